@@ -1,0 +1,303 @@
+//! Conversations. `updated_at` is the time of the newest message: a trigger keeps it.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::message::{MessageId, Role};
+use crate::db::id::{debug_fields, id};
+use crate::db::page::limit_offset;
+use crate::db::{Cursor, Error, Page, PageRequest, Result, UnitOfWork, input};
+use crate::identity::UserId;
+use crate::repositories::repository;
+
+id!(
+    /// Identifies a [`Conversation`].
+    ConversationId
+);
+
+/// A conversation.
+#[derive(Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+#[non_exhaustive]
+pub struct Conversation {
+    /// Its identifier.
+    pub id: ConversationId,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// What it is about.
+    pub title: Option<String>,
+    /// When it began.
+    pub created_at: DateTime<Utc>,
+    /// When its newest message was written, or it was last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+debug_fields!(Conversation { id, user_id, created_at, updated_at });
+
+/// A conversation as a list shows it.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ConversationSummary {
+    /// The conversation.
+    #[serde(flatten)]
+    pub conversation: Conversation,
+    /// Its newest message; none while it has no messages.
+    pub last_message: Option<LastMessage>,
+}
+
+debug_fields!(ConversationSummary { conversation, last_message });
+
+/// The newest message of a conversation, without its metadata.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LastMessage {
+    /// Its identifier.
+    pub id: MessageId,
+    /// Who wrote it.
+    pub role: Role,
+    /// What it says.
+    pub content: String,
+    /// When it was written.
+    pub created_at: DateTime<Utc>,
+}
+
+debug_fields!(LastMessage { id, role, created_at });
+
+/// The place before the first row of a list that runs from new to old.
+pub(crate) fn newest_first(
+    after: Option<Cursor>,
+) -> Result<(Option<DateTime<Utc>>, Option<uuid::Uuid>)> {
+    Ok(after.map(|cursor| cursor.key()).transpose()?.unzip())
+}
+
+repository!(
+    /// Conversations: [`Database::conversations`](crate::Database::conversations).
+    ConversationRepository
+);
+
+impl ConversationRepository<'_> {
+    /// Begins a conversation. A title has at most 500 characters.
+    ///
+    /// # Errors
+    ///
+    /// [`ForeignKey`](Error::ForeignKey) when there is no such user;
+    /// [`InvalidInput`](Error::InvalidInput).
+    pub async fn create(self, user_id: UserId, title: Option<&str>) -> Result<Conversation> {
+        input::optional_text("title", title, 500)?;
+        Ok(sqlx::query_as!(
+            Conversation,
+            "insert into conversations (id, user_id, title) values ($1, $2, $3)
+             returning id, user_id, title, created_at, updated_at",
+            ConversationId::new().as_uuid(),
+            user_id.as_uuid(),
+            title,
+        )
+        .fetch_one(self.conn)
+        .await?)
+    }
+
+    /// The conversation with this identifier.
+    pub async fn get_by_id(self, id: ConversationId) -> Result<Option<Conversation>> {
+        Ok(sqlx::query_as!(
+            Conversation,
+            "select id, user_id, title, created_at, updated_at from conversations where id = $1",
+            id.as_uuid(),
+        )
+        .fetch_optional(self.conn)
+        .await?)
+    }
+
+    /// A user's conversations, latest activity first. For long lists use
+    /// [`page_by_user`](Self::page_by_user): an offset reads what it skips.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](Error::InvalidInput) for a limit outside of 0 to
+    /// [`MAX_PAGE_SIZE`](crate::MAX_PAGE_SIZE) or a negative offset.
+    pub async fn list_by_user(
+        self,
+        user_id: UserId,
+        limit: i64,
+        offset: i64,
+    ) -> Result<Vec<Conversation>> {
+        let (limit, offset) = limit_offset(limit, offset)?;
+        Ok(sqlx::query_as!(
+            Conversation,
+            "select id, user_id, title, created_at, updated_at
+               from conversations
+              where user_id = $1
+              order by updated_at desc, id desc
+              limit $2 offset $3",
+            user_id.as_uuid(),
+            limit,
+            offset,
+        )
+        .fetch_all(self.conn)
+        .await?)
+    }
+
+    /// A page of a user's conversations, latest activity first.
+    ///
+    /// A conversation that is spoken in while a client pages moves to the front: it may be met twice,
+    /// or not at all after its old place was passed.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](Error::InvalidInput) for a size outside of 1 to
+    /// [`MAX_PAGE_SIZE`](crate::MAX_PAGE_SIZE).
+    pub async fn page_by_user(
+        self,
+        user_id: UserId,
+        page: PageRequest,
+    ) -> Result<Page<Conversation>> {
+        let rows = page.rows_to_fetch()?;
+        let (before, before_id) = newest_first(page.after)?;
+        let items = sqlx::query_as!(
+            Conversation,
+            "select id, user_id, title, created_at, updated_at
+               from conversations
+              where user_id = $1
+                and (updated_at, id) < (coalesce($2::timestamptz, 'infinity'),
+                                        coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+              order by updated_at desc, id desc
+              limit $4",
+            user_id.as_uuid(),
+            before,
+            before_id,
+            rows,
+        )
+        .fetch_all(self.conn)
+        .await?;
+        Ok(Page::new(&page, items, |c| (c.updated_at, c.id.as_uuid())))
+    }
+
+    /// [`page_by_user`](Self::page_by_user), each with its newest message: the list that a chat
+    /// application opens with, in one statement.
+    ///
+    /// # Errors
+    ///
+    /// As [`page_by_user`](Self::page_by_user).
+    pub async fn page_with_last_message(
+        self,
+        user_id: UserId,
+        page: PageRequest,
+    ) -> Result<Page<ConversationSummary>> {
+        let rows = page.rows_to_fetch()?;
+        let (before, before_id) = newest_first(page.after)?;
+        let items = sqlx::query!(
+            r#"select c.id, c.user_id, c.title, c.created_at, c.updated_at,
+                      m.id as "message_id?", m.role as "role?", m.content as "content?",
+                      m.created_at as "written_at?"
+                 from (select id, user_id, title, created_at, updated_at
+                         from conversations
+                        where user_id = $1
+                          and (updated_at, id) < (coalesce($2::timestamptz, 'infinity'),
+                                                  coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+                        order by updated_at desc, id desc
+                        limit $4) c
+                 left join lateral (select id, role, content, created_at
+                                      from messages
+                                     where conversation_id = c.id
+                                     order by created_at desc, id desc
+                                     limit 1) m on true
+                order by c.updated_at desc, c.id desc"#,
+            user_id.as_uuid(),
+            before,
+            before_id,
+            rows,
+        )
+        .fetch_all(self.conn)
+        .await?
+        .into_iter()
+        .map(|row| ConversationSummary {
+            conversation: Conversation {
+                id: row.id,
+                user_id: row.user_id,
+                title: row.title,
+                created_at: row.created_at,
+                updated_at: row.updated_at,
+            },
+            last_message: match (row.message_id, row.role, row.content, row.written_at) {
+                (Some(id), Some(role), Some(content), Some(created_at)) => {
+                    Some(LastMessage { id, role, content, created_at })
+                }
+                _ => None,
+            },
+        })
+        .collect();
+        Ok(Page::new(&page, items, |s: &ConversationSummary| {
+            (s.conversation.updated_at, s.conversation.id.as_uuid())
+        }))
+    }
+
+    /// Everybody's conversations, latest activity first: for an operator's page.
+    ///
+    /// # Errors
+    ///
+    /// As [`list_by_user`](Self::list_by_user).
+    pub async fn list_recent(self, limit: i64, offset: i64) -> Result<Vec<Conversation>> {
+        let (limit, offset) = limit_offset(limit, offset)?;
+        Ok(sqlx::query_as!(
+            Conversation,
+            "select id, user_id, title, created_at, updated_at
+               from conversations
+              order by updated_at desc, id desc
+              limit $1 offset $2",
+            limit,
+            offset,
+        )
+        .fetch_all(self.conn)
+        .await?)
+    }
+
+    /// Gives a conversation another title, or none.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](Error::NotFound); [`InvalidInput`](Error::InvalidInput).
+    pub async fn update_title(
+        self,
+        id: ConversationId,
+        title: Option<&str>,
+    ) -> Result<Conversation> {
+        input::optional_text("title", title, 500)?;
+        sqlx::query_as!(
+            Conversation,
+            "update conversations set title = $2 where id = $1
+             returning id, user_id, title, created_at, updated_at",
+            id.as_uuid(),
+            title,
+        )
+        .fetch_optional(self.conn)
+        .await?
+        .ok_or(Error::NotFound("conversation"))
+    }
+
+    /// Deletes a conversation with its messages. Says whether there was one.
+    pub async fn delete(self, id: ConversationId) -> Result<bool> {
+        let done = sqlx::query!("delete from conversations where id = $1", id.as_uuid())
+            .execute(self.conn)
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+}
+
+impl UnitOfWork {
+    /// The conversation, locked until this unit of work ends: nobody else changes it meanwhile, and
+    /// whoever wants to, waits. Messages can be added to it all the same, but their transactions wait.
+    ///
+    /// # Errors
+    ///
+    /// [`LockTimeout`](Error::LockTimeout) where the session has a `lock_timeout`.
+    pub async fn lock_conversation(&mut self, id: ConversationId) -> Result<Option<Conversation>> {
+        Ok(sqlx::query_as!(
+            Conversation,
+            "select id, user_id, title, created_at, updated_at
+               from conversations
+              where id = $1
+                for no key update",
+            id.as_uuid(),
+        )
+        .fetch_optional(self.executor())
+        .await?)
+    }
+}

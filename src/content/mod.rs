@@ -1,0 +1,7 @@
+//! Texts that the application fills in.
+
+mod template;
+
+pub use template::{
+    NewTemplate, Template, TemplateId, TemplatePatch, TemplateRepository, TemplateType,
+};

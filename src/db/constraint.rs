@@ -1,0 +1,105 @@
+//! The schema's constraints by name, so that callers match on a value and not on text.
+
+use std::fmt;
+
+macro_rules! constraints {
+    ($($variant:ident = $name:literal,)+) => {
+        /// A named constraint or unique index of the schema.
+        ///
+        /// The list is compared with the database's catalogue, both ways, by a test.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum Constraint {
+            $(#[doc = concat!("`", $name, "`")] $variant,)+
+            /// One that this crate does not know: the application's own, or the server did not name it.
+            Other,
+        }
+
+        impl Constraint {
+            /// All that the schema has.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The name in the database; empty for [`Other`](Self::Other).
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                    Self::Other => "",
+                }
+            }
+
+            pub(crate) fn from_name(name: &str) -> Self {
+                match name {
+                    $($name => Self::$variant,)+
+                    _ => Self::Other,
+                }
+            }
+        }
+    };
+}
+
+constraints! {
+    UsersPkey = "users_pkey",
+    UsersEmailKey = "users_email_key",
+    UsersEmailCheck = "users_email_check",
+    UserPreferencesPkey = "user_preferences_pkey",
+    UserPreferencesUserIdKey = "user_preferences_user_id_key",
+    UserPreferencesUserIdFkey = "user_preferences_user_id_fkey",
+    UserPreferencesUpdateFrequencyCheck = "user_preferences_update_frequency_check",
+    UserPreferencesSummaryLengthCheck = "user_preferences_summary_length_check",
+    SessionsPkey = "sessions_pkey",
+    SessionsTokenHashKey = "sessions_token_hash_key",
+    SessionsUserIdFkey = "sessions_user_id_fkey",
+    ConversationsPkey = "conversations_pkey",
+    ConversationsIdUserIdKey = "conversations_id_user_id_key",
+    ConversationsUserIdFkey = "conversations_user_id_fkey",
+    MessagesPkey = "messages_pkey",
+    MessagesConversationIdFkey = "messages_conversation_id_fkey",
+    MessagesRoleCheck = "messages_role_check",
+    TranscriptsPkey = "transcripts_pkey",
+    TranscriptsIdUserIdKey = "transcripts_id_user_id_key",
+    TranscriptsUserIdYoutubeVideoIdKey = "transcripts_user_id_youtube_video_id_key",
+    TranscriptsUserIdFkey = "transcripts_user_id_fkey",
+    TranscriptsDurationCheck = "transcripts_duration_check",
+    ChunksPkey = "chunks_pkey",
+    ChunksTranscriptIdChunkIndexKey = "chunks_transcript_id_chunk_index_key",
+    ChunksTranscriptIdFkey = "chunks_transcript_id_fkey",
+    ChunksChunkIndexCheck = "chunks_chunk_index_check",
+    ChunksTokenCountCheck = "chunks_token_count_check",
+    TemplatesPkey = "templates_pkey",
+    TemplatesUserIdTemplateTypeTemplateNameKey = "templates_user_id_template_type_template_name_key",
+    TemplatesUserIdFkey = "templates_user_id_fkey",
+    TemplatesTemplateTypeCheck = "templates_template_type_check",
+    ConfigPkey = "config_pkey",
+    DocumentsPkey = "documents_pkey",
+    DocumentsFileHashKey = "documents_file_hash_key",
+    DocumentsUserIdFkey = "documents_user_id_fkey",
+    DocumentsStatusCheck = "documents_status_check",
+    DocumentsFileSizeBytesCheck = "documents_file_size_bytes_check",
+    DocumentsPageCountCheck = "documents_page_count_check",
+    BorrowersPkey = "borrowers_pkey",
+    BorrowersUserIdFkey = "borrowers_user_id_fkey",
+    BorrowersConfidenceScoreCheck = "borrowers_confidence_score_check",
+    IncomeRecordsPkey = "income_records_pkey",
+    IncomeRecordsBorrowerIdFkey = "income_records_borrower_id_fkey",
+    AccountNumbersPkey = "account_numbers_pkey",
+    AccountNumbersBorrowerIdFkey = "account_numbers_borrower_id_fkey",
+    SourceReferencesPkey = "source_references_pkey",
+    SourceReferencesBorrowerIdFkey = "source_references_borrower_id_fkey",
+    SourceReferencesDocumentIdFkey = "source_references_document_id_fkey",
+    SourceReferencesPageNumberCheck = "source_references_page_number_check",
+    SourceReferencesCharRangeCheck = "source_references_char_range_check",
+    ProjectsPkey = "projects_pkey",
+    ProjectsUserIdFkey = "projects_user_id_fkey",
+    ExtractionJobsPkey = "extraction_jobs_pkey",
+    ExtractionJobsProjectIdFkey = "extraction_jobs_project_id_fkey",
+    ExtractionJobsStatusCheck = "extraction_jobs_status_check",
+}
+
+impl fmt::Display for Constraint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Other => "(unnamed)",
+            named => named.name(),
+        })
+    }
+}

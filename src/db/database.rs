@@ -1,0 +1,236 @@
+//! The handle of a database: a pool of connections and what is done with it as a whole.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
+
+use super::config::DatabaseConfig;
+use super::conn::Conn;
+use super::error::{ConnectTarget, Error, Result};
+use super::unit_of_work::finished;
+
+/// A database: a pool of connections, the repositories, units of work, migrations and health.
+///
+/// Cheap to clone; all clones share the pool. Repositories come from it by name and run each
+/// statement by itself; [`transaction`](Self::transaction) and [`begin`](Self::begin) give those
+/// that commit together.
+///
+/// ```no_run
+/// use chancery::{Database, DatabaseConfig};
+///
+/// # async fn example() -> chancery::Result<()> {
+/// let db = Database::connect(&DatabaseConfig::from_env()?).await?;
+/// db.migrate().await?;
+/// let user = db.users().get_by_email("ada@example.org").await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Database {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pool: PgPool,
+    target: ConnectTarget,
+    timeouts: Timeouts,
+}
+
+/// How long things may take that no caller's timeout bounds.
+#[derive(Clone, Copy)]
+pub(crate) struct Timeouts {
+    pub connect: Duration,
+    pub health: Duration,
+    pub close: Duration,
+}
+
+/// A connection is tested before it is handed out when it was idle for longer than this.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long that test may take: one round trip on any network worth using.
+const PING_TIMEOUT: Duration = Duration::from_millis(300);
+
+impl Database {
+    /// Connects: makes one connection at once, so that what is wrong is told here and now, and opens
+    /// the others as they are needed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unreachable`], [`Error::ConnectTimeout`], [`Error::AuthenticationFailed`],
+    /// [`Error::DatabaseMissing`], [`Error::Tls`] or [`Error::TooManyConnections`], within the
+    /// configuration's `connect_timeout`.
+    pub async fn connect(config: &DatabaseConfig) -> Result<Self> {
+        let database = Self::connect_lazy(config);
+        match database.open_connection().await {
+            Ok(connection) => {
+                let server_version = connection.server_version_num();
+                connection.close().await.ok();
+                tracing::info!(
+                    target: "chancery",
+                    event = "database.connection_initialized",
+                    address = %database.inner.target.address,
+                    database = %database.inner.target.database,
+                    server_version,
+                    pool_size = config.pool_size,
+                    max_overflow = config.max_overflow,
+                    "connected"
+                );
+                Ok(database)
+            }
+            Err(error) => {
+                tracing::error!(
+                    target: "chancery",
+                    event = "database.connection_failed",
+                    address = %database.inner.target.address,
+                    database = %database.inner.target.database,
+                    %error,
+                    "connecting failed"
+                );
+                Err(error)
+            }
+        }
+    }
+
+    /// As [`connect`](Self::connect), without trying: the first use connects. Must be called inside
+    /// a tokio runtime.
+    pub fn connect_lazy(config: &DatabaseConfig) -> Self {
+        let recycle = config.pool_recycle;
+        let pre_ping = config.pool_pre_ping;
+        let pool = PgPoolOptions::new()
+            .max_connections(config.pool_size + config.max_overflow)
+            .min_connections(config.pool_size)
+            .acquire_timeout(config.pool_timeout)
+            .idle_timeout(config.idle_timeout)
+            // Not the pool's: it has no jitter.
+            .max_lifetime(None)
+            // Not the pool's: it costs a round trip each time, and waits for ever.
+            .test_before_acquire(false)
+            .before_acquire(move |connection, meta| {
+                Box::pin(async move {
+                    if meta.age > jittered(recycle) {
+                        return Ok(false);
+                    }
+                    if !pre_ping || meta.idle_for < FRESH {
+                        return Ok(true);
+                    }
+                    match tokio::time::timeout(PING_TIMEOUT, connection.ping()).await {
+                        Ok(answer) => answer.map(|()| true),
+                        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+                    }
+                })
+            })
+            .connect_lazy_with(config.connect_options());
+        let timeouts = Timeouts {
+            connect: config.connect_timeout,
+            health: config.health_timeout,
+            close: config.close_timeout,
+        };
+        Self { inner: Arc::new(Inner { pool, target: config.target(), timeouts }) }
+    }
+
+    /// Wraps a pool that is there already: the application's, or that of a `#[sqlx::test]`. The
+    /// pool's own settings hold.
+    pub fn from_pool(pool: PgPool) -> Self {
+        let options = pool.connect_options();
+        let target = ConnectTarget {
+            address: match options.get_socket() {
+                Some(socket) => socket.display().to_string(),
+                None => format!("{}:{}", options.get_host(), options.get_port()),
+            },
+            user: options.get_username().to_owned(),
+            database: options.get_database().unwrap_or_default().to_owned(),
+        };
+        let timeouts = Timeouts {
+            connect: Duration::from_secs(3),
+            health: Duration::from_secs(2),
+            close: Duration::from_secs(10),
+        };
+        Self { inner: Arc::new(Inner { pool, target, timeouts }) }
+    }
+
+    /// The pool, for what this crate does not do.
+    pub fn pool(&self) -> &PgPool {
+        &self.inner.pool
+    }
+
+    /// The pool as an executor, for the application's own statements; each commits by itself.
+    pub fn executor(&self) -> Conn<'_> {
+        Conn::pool(&self.inner.pool)
+    }
+
+    /// What the pool holds right now.
+    pub fn pool_status(&self) -> PoolStatus {
+        let pool = &self.inner.pool;
+        let size = pool.size();
+        let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX).min(size);
+        PoolStatus { size, idle, in_use: size - idle, max: pool.options().get_max_connections() }
+    }
+
+    /// Closes all connections: idle ones at once, those in use as they come back. Later calls on any
+    /// clone fail with [`Error::PoolClosed`].
+    ///
+    /// It ends: what is still in use after the configuration's `close_timeout` is left to end by
+    /// itself, and `false` is returned.
+    pub async fn close(&self) -> bool {
+        let closed = tokio::time::timeout(self.inner.timeouts.close, self.inner.pool.close()).await;
+        let pool = self.pool_status();
+        tracing::info!(
+            target: "chancery",
+            event = "database.closed",
+            clean = closed.is_ok(),
+            left_in_use = pool.in_use,
+            "closed"
+        );
+        closed.is_ok()
+    }
+
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        self.inner.timeouts
+    }
+
+    /// A connection of its own, outside of the pool.
+    pub(crate) async fn open_connection(&self) -> Result<PgConnection> {
+        let options: PgConnectOptions = (*self.inner.pool.connect_options()).clone();
+        let timeout = self.inner.timeouts.connect;
+        // In a task: a dropped caller must not leave a half-open handshake to the pool's server.
+        let connecting = tokio::spawn(async move {
+            tokio::time::timeout(timeout, PgConnection::connect_with(&options)).await
+        });
+        match finished(connecting).await? {
+            Ok(connected) => connected.map_err(|e| Error::from_connect(e, &self.inner.target)),
+            Err(_) => {
+                Err(Error::ConnectTimeout { address: self.inner.target.address.clone(), timeout })
+            }
+        }
+    }
+}
+
+/// `age`, give or take a tenth.
+fn jittered(age: Duration) -> Duration {
+    age.mul_f64(fastrand::f64().mul_add(0.2, 0.9))
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("address", &self.inner.target.address)
+            .field("database", &self.inner.target.database)
+            .field("pool", &self.pool_status())
+            .finish()
+    }
+}
+
+/// What a pool holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PoolStatus {
+    /// Open connections.
+    pub size: u32,
+    /// Those that nobody uses.
+    pub idle: u32,
+    /// Those that somebody uses.
+    pub in_use: u32,
+    /// The most there can be: pool size and overflow.
+    pub max: u32,
+}

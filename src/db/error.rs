@@ -1,0 +1,372 @@
+//! One error type for everything that this crate does.
+
+use std::fmt;
+use std::time::Duration;
+
+use sqlx::postgres::PgDatabaseError;
+
+use super::config::ConfigError;
+use super::constraint::Constraint;
+use super::migrate::MigrationError;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong.
+///
+/// No variant's `Display` or `Debug` holds a value of a row, a bound parameter or a password: a
+/// driver's own message can contain all three (PostgreSQL prints the failing row), so it is kept
+/// behind [`DriverError`].
+///
+/// ```
+/// use chancery::{Constraint, Error};
+///
+/// fn answer(error: &Error) -> u16 {
+///     match error {
+///         Error::Conflict(Constraint::UsersEmailKey) => 409, // this e-mail has an account
+///         Error::InvalidInput(_) => 422,
+///         Error::NotFound(_) => 404,
+///         e if e.is_retryable() => 503,
+///         _ => 500,
+///     }
+/// }
+/// # assert_eq!(answer(&Error::NotFound("user")), 404);
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration can't be used: wrong URL, missing or malformed variable.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+
+    /// No connection could be made: refused, unknown host, no route.
+    #[error(
+        "no PostgreSQL server answers at {address}: {source}; is it running, and are host and port right?"
+    )]
+    Unreachable {
+        /// Host and port, or the socket's path.
+        address: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+
+    /// The server took the connection and did not finish the handshake in time.
+    #[error("{address} did not finish connecting within {timeout:?} (DATABASE_CONNECT_TIMEOUT)")]
+    ConnectTimeout {
+        /// Host and port, or the socket's path.
+        address: String,
+        /// How long was waited.
+        timeout: Duration,
+    },
+
+    /// The server refused the user or the password (28P01, 28000).
+    #[error("the server refused user {user:?}: check the user name, the password and pg_hba.conf")]
+    AuthenticationFailed {
+        /// The user that was tried.
+        user: String,
+    },
+
+    /// The server has no such database (3D000).
+    #[error("the server has no database {database:?}: create it, for example with `createdb`")]
+    DatabaseMissing {
+        /// The database that was asked for.
+        database: String,
+    },
+
+    /// The connection can't be encrypted as the configuration asks.
+    #[error("TLS with the server failed: {0}; see sslmode and sslrootcert in the URL")]
+    Tls(#[source] DriverError),
+
+    /// The server accepts no more connections (53300).
+    #[error(
+        "the server accepts no more connections: lower the pool's size or raise max_connections"
+    )]
+    TooManyConnections,
+
+    /// All connections were in use for the whole acquire timeout.
+    #[error(
+        "no connection became free in time: the pool is too small, or connections are held too long"
+    )]
+    PoolTimedOut,
+
+    /// The [`Database`](crate::Database) was closed.
+    #[error("the database handle was closed")]
+    PoolClosed,
+
+    /// The connection broke. Whether the statement took effect is unknown unless it only read.
+    #[error("the connection to the server was lost: {0}")]
+    ConnectionLost(#[source] DriverError),
+
+    /// The connection broke while COMMIT was under way: it may or may not have happened.
+    #[error("the connection was lost during commit, so whether it took effect is unknown: {0}")]
+    CommitUnknown(#[source] DriverError),
+
+    /// The transaction can't commit because a statement in it failed; it was rolled back.
+    #[error("the transaction was rolled back, because a statement in it had failed")]
+    TransactionAborted,
+
+    /// Another transaction changed the same rows (40001). Running the whole transaction again helps.
+    #[error("the transaction collided with another one; run it again")]
+    SerializationFailure,
+
+    /// Two transactions waited for each other (40P01). Running the whole transaction again helps.
+    #[error("the transaction was chosen to end a deadlock; run it again")]
+    Deadlock,
+
+    /// A lock was not to be had within `lock_timeout` (55P03).
+    #[error("a lock was not to be had in time (lock_timeout)")]
+    LockTimeout,
+
+    /// The statement was cancelled, usually by `statement_timeout` (57014).
+    #[error("the statement was cancelled (statement_timeout, or a request to cancel it)")]
+    StatementTimeout,
+
+    /// A row that the call says must exist does not.
+    #[error("{0} not found")]
+    NotFound(&'static str),
+
+    /// The row exists already: a unique constraint refused it (23505, 23P01).
+    #[error("refused by unique constraint {0}")]
+    Conflict(Constraint),
+
+    /// The row refers to one that does not exist, or is referred to (23503).
+    #[error("refused by foreign key {0}")]
+    ForeignKey(Constraint),
+
+    /// A check constraint refused the row (23514).
+    #[error("refused by check constraint {0}")]
+    Check(Constraint),
+
+    /// The input can't be stored; the server was not asked.
+    #[error(transparent)]
+    InvalidInput(#[from] InvalidInput),
+
+    /// The role may not do this (42501).
+    #[error("permission denied for this database role")]
+    PermissionDenied,
+
+    /// Something that writes was tried in a read-only transaction or on a standby (25006).
+    #[error("the transaction or the server is read-only")]
+    ReadOnly,
+
+    /// A table or column is missing (42P01, 42703): the schema is not this crate's.
+    #[error(
+        "the schema does not fit this version of the crate: call `migrate()` or look at `migration_status()`"
+    )]
+    SchemaMismatch(#[source] DriverError),
+
+    /// Migrating failed.
+    #[error(transparent)]
+    Migration(#[from] MigrationError),
+
+    /// A stored value can't be read as its type.
+    #[error("a stored value can't be read: {0}")]
+    Decode(#[source] DriverError),
+
+    /// Anything else that the server or the driver reports.
+    #[error("the database reports an error: {0}")]
+    Database(#[source] DriverError),
+}
+
+impl Error {
+    /// Whether running the same transaction again, from its start, can succeed.
+    ///
+    /// True for serialization failures and deadlocks, where the server has rolled everything back.
+    /// A lost connection is not in here: a write may have happened.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::SerializationFailure | Self::Deadlock)
+    }
+
+    /// The constraint that refused the row, if one did.
+    pub fn constraint(&self) -> Option<Constraint> {
+        match self {
+            Self::Conflict(c) | Self::ForeignKey(c) | Self::Check(c) => Some(*c),
+            _ => None,
+        }
+    }
+
+    /// `InvalidInput` for a field.
+    pub(crate) fn invalid(field: &'static str, reason: Reason) -> Self {
+        Self::InvalidInput(InvalidInput { field, reason })
+    }
+
+    /// The error of an attempt to connect, told with what was tried.
+    pub(crate) fn from_connect(error: sqlx::Error, target: &ConnectTarget) -> Self {
+        match error {
+            sqlx::Error::Io(source) => {
+                Self::Unreachable { address: target.address.clone(), source }
+            }
+            sqlx::Error::Database(e) => match e.code().as_deref() {
+                Some("28P01" | "28000") => Self::AuthenticationFailed { user: target.user.clone() },
+                Some("3D000") => Self::DatabaseMissing { database: target.database.clone() },
+                _ => sqlx::Error::Database(e).into(),
+            },
+            other => other.into(),
+        }
+    }
+}
+
+/// What an attempt to connect was made to, without the password.
+#[derive(Debug, Clone)]
+pub(crate) struct ConnectTarget {
+    pub address: String,
+    pub user: String,
+    pub database: String,
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(e) => {
+                let constraint = || Constraint::from_name(e.constraint().unwrap_or_default());
+                match e.code().as_deref().unwrap_or_default() {
+                    "23505" | "23P01" => Self::Conflict(constraint()),
+                    "23503" => Self::ForeignKey(constraint()),
+                    "23514" => Self::Check(constraint()),
+                    "25P02" => Self::TransactionAborted,
+                    "25006" => Self::ReadOnly,
+                    "40001" => Self::SerializationFailure,
+                    "40P01" => Self::Deadlock,
+                    "42501" => Self::PermissionDenied,
+                    "42P01" | "42703" => Self::SchemaMismatch(DriverError(error)),
+                    "53300" => Self::TooManyConnections,
+                    "55P03" => Self::LockTimeout,
+                    "57014" => Self::StatementTimeout,
+                    "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => {
+                        Self::ConnectionLost(DriverError(error))
+                    }
+                    code if code.starts_with("08") => Self::ConnectionLost(DriverError(error)),
+                    _ => Self::Database(DriverError(error)),
+                }
+            }
+            sqlx::Error::Io(_) => Self::ConnectionLost(DriverError(error)),
+            sqlx::Error::Tls(_) => Self::Tls(DriverError(error)),
+            sqlx::Error::PoolTimedOut => Self::PoolTimedOut,
+            sqlx::Error::PoolClosed => Self::PoolClosed,
+            sqlx::Error::RowNotFound => Self::NotFound("row"),
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
+                Self::Decode(DriverError(error))
+            }
+            _ => Self::Database(DriverError(error)),
+        }
+    }
+}
+
+/// The driver's own error, which prints no value.
+///
+/// PostgreSQL's messages can hold the failing row or the offending value, so `Display` and `Debug`
+/// show what is safe: the SQLSTATE and the names of table, column and constraint. Whoever needs the
+/// rest, and knows where it goes, calls [`into_sqlx`](Self::into_sqlx).
+pub struct DriverError(sqlx::Error);
+
+impl DriverError {
+    pub(crate) fn new(error: sqlx::Error) -> Self {
+        Self(error)
+    }
+
+    /// The five-character SQLSTATE, if the server reported the error.
+    pub fn sqlstate(&self) -> Option<String> {
+        self.0.as_database_error().and_then(|e| e.code()).map(|code| code.into_owned())
+    }
+
+    /// The whole error, values and all.
+    pub fn into_sqlx(self) -> sqlx::Error {
+        self.0
+    }
+
+    /// The whole error, values and all.
+    pub fn as_sqlx(&self) -> &sqlx::Error {
+        &self.0
+    }
+}
+
+impl fmt::Display for DriverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            sqlx::Error::Database(e) => {
+                write!(f, "SQLSTATE {}", e.code().as_deref().unwrap_or("unknown"))?;
+                if let Some(e) = e.try_downcast_ref::<PgDatabaseError>() {
+                    for (what, name) in [
+                        ("table", e.table()),
+                        ("column", e.column()),
+                        ("constraint", e.constraint()),
+                    ] {
+                        if let Some(name) = name {
+                            write!(f, ", {what} {name}")?;
+                        }
+                    }
+                }
+                Ok(())
+            }
+            sqlx::Error::Io(e) => write!(f, "{e}"),
+            sqlx::Error::Tls(e) => write!(f, "{e}"),
+            sqlx::Error::ColumnDecode { index, .. } => write!(f, "column {index}"),
+            sqlx::Error::Decode(_) => f.write_str("decoding"),
+            sqlx::Error::Encode(_) => f.write_str("encoding a parameter"),
+            sqlx::Error::Protocol(_) => f.write_str("protocol"),
+            _ => f.write_str("driver"),
+        }
+    }
+}
+
+impl fmt::Debug for DriverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DriverError({self})")
+    }
+}
+
+impl std::error::Error for DriverError {}
+
+/// An input that can't be stored, told before the server is asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {reason}")]
+pub struct InvalidInput {
+    /// The input's name, as in the method's signature or the input struct.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub reason: Reason,
+}
+
+/// What is wrong with an input.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Reason {
+    /// It is empty and must not be.
+    #[error("must not be empty")]
+    Empty,
+    /// More characters than the column holds.
+    #[error("is longer than {max} characters")]
+    TooLong {
+        /// The column's length, in characters.
+        max: usize,
+    },
+    /// More bytes than the crate sends in one value.
+    #[error("is larger than {max} bytes")]
+    TooLarge {
+        /// The limit, in bytes.
+        max: usize,
+    },
+    /// PostgreSQL stores no NUL character, neither in text nor in JSON.
+    #[error("contains a NUL character")]
+    ContainsNul,
+    /// JSON nested deeper than can be read back.
+    #[error("is nested deeper than {max} levels")]
+    TooDeep {
+        /// The limit, in levels of arrays and objects.
+        max: usize,
+    },
+    /// A number or a time out of its range.
+    #[error("must be between {min} and {max}")]
+    OutOfRange {
+        /// The smallest accepted value.
+        min: i64,
+        /// The largest accepted value.
+        max: i64,
+    },
+    /// A time that can't be stored and read back.
+    #[error("is a time outside of the years 1 to 9999")]
+    TimeOutOfRange,
+    /// Not of the form that is asked for.
+    #[error("is not {0}")]
+    Malformed(&'static str),
+}

@@ -1,0 +1,181 @@
+//! Checks of inputs: what can't be stored, or can't be read back, is refused before the server is asked.
+
+use chrono::{DateTime, Datelike, NaiveDate, Utc};
+use serde_json::Value;
+
+use super::error::{Error, Reason, Result};
+
+/// The largest text or JSON document that is accepted, in bytes: 64 MiB.
+///
+/// PostgreSQL's own limit is 1 GiB a value; a message of that size would have to be held in memory
+/// several times over on both sides.
+pub const MAX_TEXT_BYTES: usize = 64 * 1024 * 1024;
+
+/// The deepest JSON that is accepted, in levels of arrays and objects.
+///
+/// `jsonb` stores far deeper values, which `serde_json` then refuses to read (its limit is 128).
+pub const MAX_JSON_DEPTH: usize = 64;
+
+/// A text for a `varchar(max)` column.
+pub(crate) fn text(field: &'static str, value: &str, max: usize) -> Result<()> {
+    // No text has more characters than bytes: counting is needed only past that.
+    if value.len() > max && value.chars().count() > max {
+        return Err(Error::invalid(field, Reason::TooLong { max }));
+    }
+    no_nul(field, value)
+}
+
+/// A text for a nullable `varchar(max)` column.
+pub(crate) fn optional_text(field: &'static str, value: Option<&str>, max: usize) -> Result<()> {
+    value.map_or(Ok(()), |value| text(field, value, max))
+}
+
+/// A text that must not be empty, for a `varchar(max)` column.
+pub(crate) fn name(field: &'static str, value: &str, max: usize) -> Result<()> {
+    if value.is_empty() {
+        return Err(Error::invalid(field, Reason::Empty));
+    }
+    text(field, value, max)
+}
+
+/// A text for a `text` column.
+pub(crate) fn long_text(field: &'static str, value: &str) -> Result<()> {
+    if value.len() > MAX_TEXT_BYTES {
+        return Err(Error::invalid(field, Reason::TooLarge { max: MAX_TEXT_BYTES }));
+    }
+    no_nul(field, value)
+}
+
+/// Whether a `varchar(max)` column can hold this text at all: a search for another finds nothing.
+pub(crate) fn could_be_stored(value: &str, max: usize) -> bool {
+    text("", value, max).is_ok()
+}
+
+fn no_nul(field: &'static str, value: &str) -> Result<()> {
+    if value.contains('\0') {
+        return Err(Error::invalid(field, Reason::ContainsNul));
+    }
+    Ok(())
+}
+
+/// An e-mail address, by the rule of `users_email_check`: something, `@`, and a domain with a dot;
+/// no white space.
+pub(crate) fn email(field: &'static str, value: &str) -> Result<()> {
+    name(field, value, 255)?;
+    let well_formed = value
+        .split_once('@')
+        .filter(|(local, domain)| !local.is_empty() && !domain.contains('@'))
+        .and_then(|(_, domain)| domain.rsplit_once('.'))
+        .is_some_and(|(host, tld)| !host.is_empty() && !tld.is_empty())
+        && !value.contains(|c: char| c.is_whitespace() || c.is_control());
+    if !well_formed {
+        return Err(Error::invalid(field, Reason::Malformed("an e-mail address")));
+    }
+    Ok(())
+}
+
+/// A JSON document: no NUL in any text or key, not too deep, not too large.
+pub(crate) fn json(field: &'static str, value: &Value) -> Result<()> {
+    let mut bytes = 0_usize;
+    // Own stack: a document deep enough to be refused must not overflow the thread's.
+    let mut open = vec![(value, 1_usize)];
+    while let Some((value, depth)) = open.pop() {
+        bytes += 8;
+        match value {
+            Value::String(text) => {
+                bytes += text.len();
+                no_nul(field, text)?;
+            }
+            Value::Array(_) | Value::Object(_) if depth > MAX_JSON_DEPTH => {
+                return Err(Error::invalid(field, Reason::TooDeep { max: MAX_JSON_DEPTH }));
+            }
+            Value::Array(items) => open.extend(items.iter().map(|item| (item, depth + 1))),
+            Value::Object(members) => {
+                for (key, member) in members {
+                    bytes += key.len();
+                    no_nul(field, key)?;
+                    open.push((member, depth + 1));
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+        if bytes > MAX_TEXT_BYTES {
+            return Err(Error::invalid(field, Reason::TooLarge { max: MAX_TEXT_BYTES }));
+        }
+    }
+    Ok(())
+}
+
+/// A number in a range, both ends included.
+pub(crate) fn range(field: &'static str, value: i64, min: i64, max: i64) -> Result<()> {
+    if (min..=max).contains(&value) {
+        Ok(())
+    } else {
+        Err(Error::invalid(field, Reason::OutOfRange { min, max }))
+    }
+}
+
+/// A time that both PostgreSQL and chrono hold.
+pub(crate) fn time(field: &'static str, value: DateTime<Utc>) -> Result<()> {
+    date(field, value.date_naive())
+}
+
+/// A date that both PostgreSQL and chrono hold.
+pub(crate) fn date(field: &'static str, value: NaiveDate) -> Result<()> {
+    if (1..=9999).contains(&value.year()) {
+        Ok(())
+    } else {
+        Err(Error::invalid(field, Reason::TimeOutOfRange))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn reason<T: std::fmt::Debug>(result: Result<T>) -> Reason {
+        match result.unwrap_err() {
+            Error::InvalidInput(e) => e.reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn lengths_are_characters_not_bytes() {
+        assert!(text("f", &"ä".repeat(255), 255).is_ok());
+        assert_eq!(reason(text("f", &"ä".repeat(256), 255)), Reason::TooLong { max: 255 });
+    }
+
+    #[test]
+    fn nul_is_refused_in_text_json_strings_and_json_keys() {
+        assert_eq!(reason(text("f", "a\0b", 10)), Reason::ContainsNul);
+        assert_eq!(reason(long_text("f", "\0")), Reason::ContainsNul);
+        assert_eq!(reason(json("f", &json!(["\0"]))), Reason::ContainsNul);
+        assert_eq!(reason(json("f", &json!({"\0": 1}))), Reason::ContainsNul);
+    }
+
+    #[test]
+    fn json_may_be_64_levels_deep_and_no_deeper() {
+        let nested = |depth| (0..depth).fold(json!(1), |inner, _| json!([inner]));
+        assert!(json("f", &nested(64)).is_ok());
+        assert_eq!(reason(json("f", &nested(65))), Reason::TooDeep { max: 64 });
+    }
+
+    #[test]
+    fn email_addresses_follow_the_rule_of_the_database() {
+        for good in ["a@b.c", "Ada.Lovelace+x@sub.example.org", "ä@ö.ü", "a@b..c"] {
+            assert!(email("email", good).is_ok(), "{good}");
+        }
+        for bad in ["", "a", "@b.c", "a@", "a@b", "a@.c", "a@b.", "a b@c.d", "a@b@c.d", "a@b.c\n"] {
+            assert!(email("email", bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn times_outside_of_four_digit_years_are_refused() {
+        assert_eq!(reason(time("t", DateTime::<Utc>::MAX_UTC)), Reason::TimeOutOfRange);
+        assert_eq!(reason(time("t", DateTime::<Utc>::MIN_UTC)), Reason::TimeOutOfRange);
+        assert!(time("t", DateTime::<Utc>::UNIX_EPOCH).is_ok());
+    }
+}

@@ -1,0 +1,29 @@
+//! What every table uses: configuration, the pool, units of work, migrations, errors, pages.
+//!
+//! Nothing in here knows a table's columns; the one list of names is [`Constraint`].
+
+pub(crate) mod config;
+pub(crate) mod conn;
+pub(crate) mod constraint;
+pub(crate) mod database;
+pub(crate) mod error;
+pub(crate) mod health;
+pub(crate) mod id;
+pub(crate) mod input;
+pub(crate) mod migrate;
+pub(crate) mod page;
+pub(crate) mod patch;
+pub(crate) mod transaction_state;
+pub(crate) mod unit_of_work;
+
+pub use config::{ConfigError, DatabaseConfig, DatabaseConfigBuilder, SslMode};
+pub use conn::Conn;
+pub use constraint::Constraint;
+pub use database::{Database, PoolStatus};
+pub use error::{DriverError, Error, InvalidInput, Reason, Result};
+pub use health::{Health, HealthStatus};
+pub use input::{MAX_JSON_DEPTH, MAX_TEXT_BYTES};
+pub use migrate::{MIGRATOR, MigrationError, MigrationState, MigrationStatus, RevertTo};
+pub use page::{Cursor, MAX_PAGE_SIZE, Page, PageRequest};
+pub use patch::Patch;
+pub use unit_of_work::{IsolationLevel, Savepoint, TransactionOptions, UnitOfWork};

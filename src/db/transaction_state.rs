@@ -1,0 +1,99 @@
+//! What is known of a transaction from the answers to its statements.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+
+/// How a transaction stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Standing {
+    /// The last statement succeeded, so the server would commit: in a failed transaction it answers
+    /// every statement with an error.
+    Healthy = 0,
+    /// A statement's end was not seen (its future was dropped, or the application had the bare
+    /// connection). The server has to be asked.
+    Unknown = 1,
+    /// A statement failed: COMMIT would be answered with ROLLBACK.
+    Failed = 2,
+    /// Opening or closing a savepoint did not finish. Nothing more may be sent but ROLLBACK.
+    Broken = 3,
+}
+
+/// Shared by a unit of work and the statements that run in it.
+///
+/// Only one statement runs at a time (they borrow the connection), so the atomics need no order:
+/// they are there because the futures must be `Send`.
+#[derive(Debug, Default)]
+pub(crate) struct TransactionState {
+    standing: AtomicU8,
+    retryable: AtomicBool,
+    /// Savepoints that were dropped and whose rollback has still to be sent.
+    abandoned: AtomicU32,
+}
+
+impl TransactionState {
+    pub(crate) fn standing(&self) -> Standing {
+        match self.standing.load(Relaxed) {
+            0 => Standing::Healthy,
+            1 => Standing::Unknown,
+            2 => Standing::Failed,
+            _ => Standing::Broken,
+        }
+    }
+
+    pub(crate) fn set(&self, standing: Standing) {
+        self.standing.store(standing as u8, Relaxed);
+    }
+
+    /// A statement is about to be sent. Refused once the transaction is broken.
+    pub(crate) fn start(&self) -> Result<(), sqlx::Error> {
+        match self.standing() {
+            Standing::Broken => Err(sqlx::Error::Protocol(
+                "the transaction can take no more statements: a savepoint was left half-way".into(),
+            )),
+            Standing::Failed => Ok(()),
+            Standing::Healthy | Standing::Unknown => {
+                self.set(Standing::Unknown);
+                Ok(())
+            }
+        }
+    }
+
+    /// A statement ended well.
+    pub(crate) fn succeeded(&self) {
+        self.set(Standing::Healthy);
+    }
+
+    /// A statement ended with an error. Only the server's own errors abort a transaction.
+    pub(crate) fn failed(&self, error: &sqlx::Error) {
+        if let sqlx::Error::Database(e) = error {
+            self.set(Standing::Failed);
+            if matches!(e.code().as_deref(), Some("40001" | "40P01")) {
+                self.retryable.store(true, Relaxed);
+            }
+        }
+    }
+
+    /// Whether a statement failed in a way that running the whole transaction again cures.
+    pub(crate) fn is_retryable(&self) -> bool {
+        self.retryable.load(Relaxed)
+    }
+
+    /// The work since the last savepoint was undone, and with it what was wrong.
+    pub(crate) fn rolled_back_to_savepoint(&self) {
+        self.retryable.store(false, Relaxed);
+        self.set(Standing::Healthy);
+    }
+
+    /// A savepoint was dropped: its rollback is sent before the next statement.
+    pub(crate) fn abandon_savepoint(&self) {
+        self.abandoned.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn take_abandoned(&self) -> u32 {
+        self.abandoned.swap(0, Relaxed)
+    }
+
+    pub(crate) fn has_abandoned(&self) -> bool {
+        self.abandoned.load(Relaxed) > 0
+    }
+}

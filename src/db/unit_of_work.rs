@@ -1,0 +1,470 @@
+//! Units of work: several operations that take effect together or not at all.
+
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use sqlx::{Executor, PgConnection, PgPool, Postgres, Transaction};
+use tokio::runtime::Handle;
+
+use super::conn::{Conn, roll_back_abandoned};
+use super::database::Database;
+use super::error::{DriverError, Error, Result};
+use super::transaction_state::{Standing, TransactionState};
+
+/// How much of other transactions' work a transaction sees.
+///
+/// <https://www.postgresql.org/docs/current/transaction-iso.html>
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IsolationLevel {
+    /// Each statement sees what was committed before it began. PostgreSQL's default.
+    #[default]
+    ReadCommitted,
+    /// All statements see what was committed before the first one began.
+    RepeatableRead,
+    /// As if transactions ran one after the other. Expect
+    /// [`Error::SerializationFailure`]; the closure form repeats.
+    Serializable,
+}
+
+/// How a unit of work begins, and how often the closure form tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransactionOptions {
+    isolation: IsolationLevel,
+    read_only: bool,
+    max_attempts: u32,
+}
+
+impl Default for TransactionOptions {
+    /// Read committed, read and write, at most 10 attempts.
+    fn default() -> Self {
+        Self { isolation: IsolationLevel::ReadCommitted, read_only: false, max_attempts: 10 }
+    }
+}
+
+impl TransactionOptions {
+    /// The isolation level.
+    pub fn isolation(mut self, level: IsolationLevel) -> Self {
+        self.isolation = level;
+        self
+    }
+
+    /// Refuse to write: [`Error::ReadOnly`].
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    /// How often the closure form runs its body at most; at least once.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = attempts.max(1);
+        self
+    }
+
+    /// The statement that begins such a transaction: its settings travel with it.
+    fn begin_statement(self) -> &'static str {
+        use IsolationLevel::{ReadCommitted, RepeatableRead, Serializable};
+        match (self.isolation, self.read_only) {
+            (ReadCommitted, false) => "begin isolation level read committed read write",
+            (ReadCommitted, true) => "begin isolation level read committed read only",
+            (RepeatableRead, false) => "begin isolation level repeatable read read write",
+            (RepeatableRead, true) => "begin isolation level repeatable read read only",
+            (Serializable, false) => "begin isolation level serializable read write",
+            (Serializable, true) => "begin isolation level serializable read only",
+        }
+    }
+}
+
+/// A transaction, with the repositories that work in it.
+///
+/// What was done is stored by [`commit`](Self::commit), and only by it: dropped, it rolls back. It
+/// is made by [`Database::begin`] or handed to the body of [`Database::transaction`].
+///
+/// ```no_run
+/// # async fn example(db: chancery::Database) -> chancery::Result<()> {
+/// let mut uow = db.begin().await?;
+/// uow.sessions().delete_expired().await?;
+/// uow.commit().await?;
+/// # Ok(()) }
+/// ```
+///
+/// An application's own statements join the same transaction:
+///
+/// ```no_run
+/// # async fn example(db: chancery::Database) -> chancery::Result<()> {
+/// let mut uow = db.begin().await?;
+/// sqlx::query("update invoices set paid = true where id = $1")
+///     .bind(17)
+///     .execute(uow.executor())
+///     .await?;
+/// uow.commit().await?;
+/// # Ok(()) }
+/// ```
+pub struct UnitOfWork {
+    // None only while `commit`, `rollback` or `drop` consume it.
+    transaction: Option<Transaction<'static, Postgres>>,
+    state: TransactionState,
+    // Handing a connection back spawns a task, and a drop may happen outside of the runtime.
+    runtime: Handle,
+}
+
+const TAKEN: &str = "the transaction is taken only when the unit of work is consumed";
+
+impl UnitOfWork {
+    /// Begins on a connection of the pool.
+    ///
+    /// In a task of its own: when the caller goes away while BEGIN is on the wire, the connection
+    /// would otherwise return to the pool inside a transaction, and swallow the next caller's work.
+    pub(crate) async fn begin_on(pool: &PgPool, options: TransactionOptions) -> Result<Self> {
+        let pool = pool.clone();
+        let begun = tokio::spawn(async move { pool.begin_with(options.begin_statement()).await });
+        let transaction = finished(begun).await??;
+        Ok(Self {
+            transaction: Some(transaction),
+            state: TransactionState::default(),
+            runtime: Handle::current(),
+        })
+    }
+
+    /// The transaction as an executor, for the application's own statements:
+    /// `query!(…).execute(uow.executor())`.
+    pub fn executor(&mut self) -> Conn<'_> {
+        let conn = self.transaction.as_deref_mut().expect(TAKEN);
+        Conn::transaction(conn, &self.state)
+    }
+
+    /// The bare connection, for what an executor can't do (COPY, for example).
+    ///
+    /// The unit of work can't see what happens on it, so the commit first asks the server whether
+    /// the transaction is still good: one round trip more. Do not end the transaction on it.
+    ///
+    /// # Errors
+    ///
+    /// When a nested unit of work was dropped and can't be rolled back.
+    pub async fn connection(&mut self) -> Result<&mut PgConnection> {
+        let conn = self.transaction.as_deref_mut().expect(TAKEN);
+        roll_back_abandoned(conn, &self.state).await?;
+        self.state.start()?;
+        Ok(conn)
+    }
+
+    /// Begins a nested unit of work: a savepoint.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TransactionAborted`] when a statement of this one has failed.
+    pub async fn begin(&mut self) -> Result<Savepoint<'_>> {
+        if self.state.standing() == Standing::Failed && !self.state.has_abandoned() {
+            return Err(Error::TransactionAborted);
+        }
+        self.savepoint_statement("savepoint chancery").await?;
+        Ok(Savepoint { parent: self, open: true })
+    }
+
+    /// Runs `body` in a nested unit of work: kept when it returns `Ok`, undone when it returns `Err`.
+    /// The outer one goes on either way.
+    ///
+    /// ```no_run
+    /// # use chancery::{Constraint, Error, NewUser};
+    /// # async fn example(db: chancery::Database) -> chancery::Result<()> {
+    /// db.transaction(async |uow| {
+    ///     let new = NewUser::new("ada@example.org");
+    ///     match uow.transaction(async |uow| uow.users().create(new).await).await {
+    ///         Ok(user) => tracing::info!(%user.id, "signed up"),
+    ///         Err(Error::Conflict(Constraint::UsersEmailKey)) => tracing::info!("known"),
+    ///         Err(e) => return Err(e),
+    ///     }
+    ///     uow.sessions().delete_expired().await // still works
+    /// })
+    /// .await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn transaction<T, E: From<Error>>(
+        &mut self,
+        body: impl AsyncFnOnce(&mut UnitOfWork) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut savepoint = self.begin().await?;
+        match body(&mut savepoint).await {
+            Ok(value) => savepoint.commit().await.map(|()| value).map_err(E::from),
+            Err(error) => {
+                // The body's error says more than a failure to undo, which the commit would report.
+                let _ = savepoint.rollback().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Stores everything that was done.
+    ///
+    /// It runs to its end also when the caller goes away.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::TransactionAborted`]: a statement had failed, so the server would have answered
+    ///   COMMIT with ROLLBACK. Everything was rolled back.
+    /// * [`Error::CommitUnknown`]: the connection broke; whether it took effect is unknown.
+    /// * Constraints that are checked at the end (`deferrable initially deferred`): as elsewhere.
+    pub async fn commit(mut self) -> Result<()> {
+        let ending = async move {
+            match self.check().await {
+                Standing::Healthy => self.take().commit().await.map_err(|error| match error {
+                    sqlx::Error::Io(_) => Error::CommitUnknown(DriverError::new(error)),
+                    error => error.into(),
+                }),
+                _ => {
+                    self.take().rollback().await?;
+                    Err(Error::TransactionAborted)
+                }
+            }
+        };
+        finished(tokio::spawn(ending)).await?
+    }
+
+    /// Undoes everything that was done. Dropping does the same, without saying how it went.
+    pub async fn rollback(mut self) -> Result<()> {
+        let transaction = self.take();
+        finished(tokio::spawn(transaction.rollback())).await??;
+        Ok(())
+    }
+
+    pub(crate) fn is_retryable(&self) -> bool {
+        self.state.is_retryable()
+    }
+
+    fn take(&mut self) -> Transaction<'static, Postgres> {
+        self.transaction.take().expect(TAKEN)
+    }
+
+    /// How the transaction stands; asks the server where that was not seen.
+    async fn check(&mut self) -> Standing {
+        let conn = self.transaction.as_deref_mut().expect(TAKEN);
+        if roll_back_abandoned(conn, &self.state).await.is_err() {
+            return Standing::Broken;
+        }
+        if self.state.standing() == Standing::Unknown {
+            // Answered with an error in a failed transaction, or on a dead connection.
+            match conn.execute("select").await {
+                Ok(_) => self.state.succeeded(),
+                Err(error) => self.state.failed(&error),
+            }
+        }
+        self.state.standing()
+    }
+
+    /// Sends a statement that opens or closes a savepoint.
+    async fn savepoint_statement(&mut self, statement: &'static str) -> Result<()> {
+        let conn = self.transaction.as_deref_mut().expect(TAKEN);
+        roll_back_abandoned(conn, &self.state).await?;
+        self.state.start()?;
+        // If this future is dropped or fails, nobody knows which savepoints there are.
+        self.state.set(Standing::Broken);
+        match conn.execute(statement).await {
+            Ok(_) => {
+                self.state.succeeded();
+                Ok(())
+            }
+            Err(error) => {
+                self.state.failed(&error);
+                Err(error.into())
+            }
+        }
+    }
+}
+
+impl Drop for UnitOfWork {
+    fn drop(&mut self) {
+        if let Some(transaction) = self.transaction.take() {
+            let _runtime = self.runtime.enter();
+            // Queues ROLLBACK; the connection's way back to the pool sends it.
+            drop(transaction);
+        }
+    }
+}
+
+impl std::fmt::Debug for UnitOfWork {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UnitOfWork").finish_non_exhaustive()
+    }
+}
+
+/// A nested unit of work, by hand: [`UnitOfWork::begin`].
+///
+/// It dereferences to its [`UnitOfWork`], so the repositories are at hand. Dropped, it is undone.
+#[derive(Debug)]
+pub struct Savepoint<'u> {
+    parent: &'u mut UnitOfWork,
+    open: bool,
+}
+
+impl Savepoint<'_> {
+    /// Keeps what was done, as part of the outer unit of work.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TransactionAborted`] when a statement had failed; what was done since the savepoint
+    /// was undone, and the outer unit of work goes on.
+    pub async fn commit(mut self) -> Result<()> {
+        self.open = false;
+        if self.parent.check().await == Standing::Failed {
+            self.parent.undo_savepoint().await?;
+            return Err(Error::TransactionAborted);
+        }
+        self.parent.savepoint_statement("release savepoint chancery").await
+    }
+
+    /// Undoes what was done since the savepoint. The outer unit of work goes on.
+    pub async fn rollback(mut self) -> Result<()> {
+        self.open = false;
+        self.parent.undo_savepoint().await
+    }
+}
+
+impl UnitOfWork {
+    async fn undo_savepoint(&mut self) -> Result<()> {
+        self.state.abandon_savepoint();
+        let conn = self.transaction.as_deref_mut().expect(TAKEN);
+        Ok(roll_back_abandoned(conn, &self.state).await?)
+    }
+}
+
+impl Drop for Savepoint<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            self.parent.state.abandon_savepoint();
+        }
+    }
+}
+
+impl Deref for Savepoint<'_> {
+    type Target = UnitOfWork;
+
+    fn deref(&self) -> &UnitOfWork {
+        self.parent
+    }
+}
+
+impl DerefMut for Savepoint<'_> {
+    fn deref_mut(&mut self) -> &mut UnitOfWork {
+        self.parent
+    }
+}
+
+impl Database {
+    /// Begins a unit of work with the default [`TransactionOptions`].
+    ///
+    /// # Errors
+    ///
+    /// Those of getting a connection: [`Error::PoolTimedOut`], [`Error::PoolClosed`], …
+    pub async fn begin(&self) -> Result<UnitOfWork> {
+        self.begin_with(TransactionOptions::default()).await
+    }
+
+    /// Begins a unit of work.
+    pub async fn begin_with(&self, options: TransactionOptions) -> Result<UnitOfWork> {
+        UnitOfWork::begin_on(self.pool(), options).await
+    }
+
+    /// Runs `body` in a unit of work: committed when it returns `Ok`, rolled back when it returns
+    /// `Err`, panics or is dropped.
+    ///
+    /// When the database reports a serialization failure or a deadlock, all of it runs again: at
+    /// most [`max_attempts`](TransactionOptions::max_attempts) times, with random pauses that grow
+    /// from 5 ms to 500 ms. That is why the body must be `Clone` (it can't capture a `&mut`), and
+    /// why it should do nothing outside of the database that must happen only once.
+    ///
+    /// ```no_run
+    /// # use chancery::{Database, NewMessage, UserId};
+    /// # async fn example(db: Database, user_id: UserId) -> chancery::Result<()> {
+    /// let conversation = db
+    ///     .transaction(async |uow| {
+    ///         let c = uow.conversations().create(user_id, Some("Rice speech")).await?;
+    ///         uow.messages().create(NewMessage::user(c.id, "Why the Moon?")).await?;
+    ///         Ok(c)
+    ///     })
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn transaction<T>(
+        &self,
+        body: impl AsyncFnOnce(&mut UnitOfWork) -> Result<T> + Clone,
+    ) -> Result<T> {
+        self.try_transaction_with(TransactionOptions::default(), body).await
+    }
+
+    /// [`transaction`](Self::transaction) with options.
+    pub async fn transaction_with<T>(
+        &self,
+        options: TransactionOptions,
+        body: impl AsyncFnOnce(&mut UnitOfWork) -> Result<T> + Clone,
+    ) -> Result<T> {
+        self.try_transaction_with(options, body).await
+    }
+
+    /// [`transaction`](Self::transaction) for a body with an error type of the application's.
+    ///
+    /// What is repeated is decided by what the database reported, not by the body's error.
+    ///
+    /// ```no_run
+    /// # #[derive(Debug)] enum AppError { Sql(chancery::Error), Closed }
+    /// # impl From<chancery::Error> for AppError { fn from(e: chancery::Error) -> Self { Self::Sql(e) } }
+    /// # async fn example(db: chancery::Database) -> Result<(), AppError> {
+    /// db.try_transaction(async |uow| {
+    ///     uow.sessions().delete_expired().await?;
+    ///     Err::<(), _>(AppError::Closed) // rolled back
+    /// })
+    /// .await
+    /// # }
+    /// ```
+    pub async fn try_transaction<T, E: From<Error>>(
+        &self,
+        body: impl AsyncFnOnce(&mut UnitOfWork) -> Result<T, E> + Clone,
+    ) -> Result<T, E> {
+        self.try_transaction_with(TransactionOptions::default(), body).await
+    }
+
+    /// [`try_transaction`](Self::try_transaction) with options.
+    pub async fn try_transaction_with<T, E: From<Error>>(
+        &self,
+        options: TransactionOptions,
+        body: impl AsyncFnOnce(&mut UnitOfWork) -> Result<T, E> + Clone,
+    ) -> Result<T, E> {
+        let mut attempt = 1;
+        loop {
+            let mut uow = self.begin_with(options).await?;
+            let outcome = body.clone()(&mut uow).await;
+            let mut again = uow.is_retryable();
+            let outcome = match outcome {
+                Ok(value) => uow.commit().await.map(|()| value).map_err(|error| {
+                    again |= error.is_retryable();
+                    E::from(error)
+                }),
+                Err(error) => {
+                    // Whatever becomes of the rollback: the connection is not used again before it.
+                    let _ = uow.rollback().await;
+                    Err(error)
+                }
+            };
+            if outcome.is_ok() || !again || attempt >= options.max_attempts {
+                return outcome;
+            }
+            tracing::debug!(attempt, "transaction collided with another one: running it again");
+            tokio::time::sleep(pause(attempt)).await;
+            attempt += 1;
+        }
+    }
+}
+
+/// Full jitter: anything between nothing and 5 ms · 2^attempt, capped at 500 ms.
+fn pause(attempt: u32) -> Duration {
+    let ceiling = 5_000_u64.saturating_mul(1 << attempt.min(10)).min(500_000);
+    Duration::from_micros(fastrand::u64(0..=ceiling))
+}
+
+/// Waits for a task that goes on when the waiting ends. Its panic is the caller's.
+pub(crate) async fn finished<T>(task: tokio::task::JoinHandle<T>) -> Result<T> {
+    match task.await {
+        Ok(value) => Ok(value),
+        Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+        // Only a runtime that shuts down cancels it.
+        Err(_) => Err(Error::PoolClosed),
+    }
+}

@@ -1,0 +1,211 @@
+//! Sessions: who is signed in, until when. Time is the database's.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::secrets::TokenHash;
+use super::user::UserId;
+use crate::db::id::{debug_fields, id};
+use crate::db::page::limit_offset;
+use crate::db::{Error, Reason, Result, input};
+use crate::repositories::repository;
+
+id!(
+    /// Identifies a [`Session`].
+    SessionId
+);
+
+/// A signed-in session. Serialised, it leaves the token's hash out.
+#[derive(Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+#[non_exhaustive]
+pub struct Session {
+    /// Its identifier.
+    pub id: SessionId,
+    /// Who is signed in.
+    pub user_id: UserId,
+    /// The hash of the token that the client holds.
+    #[serde(skip)]
+    pub token_hash: TokenHash,
+    /// From when on it is void.
+    pub expires_at: DateTime<Utc>,
+    /// When it was opened.
+    pub created_at: DateTime<Utc>,
+}
+
+debug_fields!(Session { id, user_id, expires_at, created_at });
+
+repository!(
+    /// Sessions: [`Database::sessions`](crate::Database::sessions).
+    SessionRepository
+);
+
+impl SessionRepository<'_> {
+    /// Opens a session that ends at a given time.
+    ///
+    /// A clock that differs from the database's makes it end early or late:
+    /// [`create_for`](Self::create_for) has the database reckon.
+    ///
+    /// # Errors
+    ///
+    /// [`Conflict`](Error::Conflict) when the token is in use; [`ForeignKey`](Error::ForeignKey) when
+    /// there is no such user.
+    pub async fn create(
+        self,
+        user_id: UserId,
+        token_hash: &TokenHash,
+        expires_at: DateTime<Utc>,
+    ) -> Result<Session> {
+        input::time("expires_at", expires_at)?;
+        Ok(sqlx::query_as!(
+            Session,
+            "insert into sessions (id, user_id, token_hash, expires_at)
+             values ($1, $2, $3, $4)
+             returning id, user_id, token_hash, expires_at, created_at",
+            SessionId::new().as_uuid(),
+            user_id.as_uuid(),
+            token_hash.expose(),
+            expires_at,
+        )
+        .fetch_one(self.conn)
+        .await?)
+    }
+
+    /// Opens a session that ends `lifetime` from now, by the database's clock.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create); [`InvalidInput`](Error::InvalidInput) for a lifetime of more than
+    /// 100 years.
+    pub async fn create_for(
+        self,
+        user_id: UserId,
+        token_hash: &TokenHash,
+        lifetime: Duration,
+    ) -> Result<Session> {
+        let seconds = seconds("lifetime", lifetime)?;
+        Ok(sqlx::query_as!(
+            Session,
+            "insert into sessions (id, user_id, token_hash, expires_at)
+             values ($1, $2, $3, now() + make_interval(secs => $4))
+             returning id, user_id, token_hash, expires_at, created_at",
+            SessionId::new().as_uuid(),
+            user_id.as_uuid(),
+            token_hash.expose(),
+            seconds,
+        )
+        .fetch_one(self.conn)
+        .await?)
+    }
+
+    /// The session with this identifier, expired or not.
+    pub async fn get_by_id(self, id: SessionId) -> Result<Option<Session>> {
+        Ok(sqlx::query_as!(
+            Session,
+            "select id, user_id, token_hash, expires_at, created_at from sessions where id = $1",
+            id.as_uuid(),
+        )
+        .fetch_optional(self.conn)
+        .await?)
+    }
+
+    /// The session that this token opens; none when it has expired.
+    pub async fn get_by_token(self, token_hash: &TokenHash) -> Result<Option<Session>> {
+        Ok(sqlx::query_as!(
+            Session,
+            "select id, user_id, token_hash, expires_at, created_at
+               from sessions
+              where token_hash = $1 and expires_at > now()",
+            token_hash.expose(),
+        )
+        .fetch_optional(self.conn)
+        .await?)
+    }
+
+    /// Sliding expiry: finds the session that this token opens and has it end `lifetime` from now,
+    /// unless it ends later anyway. None when it has expired.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](Error::InvalidInput) for a lifetime of more than 100 years.
+    pub async fn extend(
+        self,
+        token_hash: &TokenHash,
+        lifetime: Duration,
+    ) -> Result<Option<Session>> {
+        let seconds = seconds("lifetime", lifetime)?;
+        Ok(sqlx::query_as!(
+            Session,
+            "update sessions
+                set expires_at = greatest(expires_at, now() + make_interval(secs => $2))
+              where token_hash = $1 and expires_at > now()
+             returning id, user_id, token_hash, expires_at, created_at",
+            token_hash.expose(),
+            seconds,
+        )
+        .fetch_optional(self.conn)
+        .await?)
+    }
+
+    /// A user's sessions that have not expired, newest first.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](Error::InvalidInput) for a limit outside of 0 to
+    /// [`MAX_PAGE_SIZE`](crate::MAX_PAGE_SIZE) or a negative offset.
+    pub async fn list_by_user(
+        self,
+        user_id: UserId,
+        limit: i64,
+        offset: i64,
+    ) -> Result<Vec<Session>> {
+        let (limit, offset) = limit_offset(limit, offset)?;
+        Ok(sqlx::query_as!(
+            Session,
+            "select id, user_id, token_hash, expires_at, created_at
+               from sessions
+              where user_id = $1 and expires_at > now()
+              order by created_at desc, id desc
+              limit $2 offset $3",
+            user_id.as_uuid(),
+            limit,
+            offset,
+        )
+        .fetch_all(self.conn)
+        .await?)
+    }
+
+    /// Ends a session. Says whether there was one.
+    pub async fn delete(self, id: SessionId) -> Result<bool> {
+        let done = sqlx::query!("delete from sessions where id = $1", id.as_uuid())
+            .execute(self.conn)
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Ends all sessions of a user. Says how many.
+    pub async fn delete_by_user(self, user_id: UserId) -> Result<u64> {
+        let done = sqlx::query!("delete from sessions where user_id = $1", user_id.as_uuid())
+            .execute(self.conn)
+            .await?;
+        Ok(done.rows_affected())
+    }
+
+    /// Removes the sessions that have expired, by the database's clock. Says how many.
+    pub async fn delete_expired(self) -> Result<u64> {
+        let done = sqlx::query!("delete from sessions where expires_at <= now()")
+            .execute(self.conn)
+            .await?;
+        Ok(done.rows_affected())
+    }
+}
+
+/// Seconds for `make_interval`; at most a hundred years, so that no sum leaves the calendar.
+fn seconds(field: &'static str, lifetime: Duration) -> Result<f64> {
+    const MAX: i64 = 100 * 366 * 24 * 3600;
+    if lifetime > Duration::from_secs(MAX.unsigned_abs()) {
+        return Err(Error::invalid(field, Reason::OutOfRange { min: 0, max: MAX }));
+    }
+    Ok(lifetime.as_secs_f64())
+}

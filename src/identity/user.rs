@@ -1,0 +1,266 @@
+//! Users: an account, with or without a password of its own.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::Serialize;
+
+use super::secrets::PasswordHash;
+use crate::db::id::{debug_fields, id};
+use crate::db::{Error, Patch, Result, input};
+use crate::repositories::repository;
+
+id!(
+    /// Identifies a [`User`].
+    UserId
+);
+
+/// An account. Serialised, it leaves the password hash out.
+#[derive(Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+#[non_exhaustive]
+pub struct User {
+    /// Its identifier.
+    pub id: UserId,
+    /// The address, as its owner wrote it; unique without regard to case.
+    pub email: String,
+    /// The password's hash; none for an account that signs in through an identity provider.
+    #[serde(skip)]
+    pub password_hash: Option<PasswordHash>,
+    /// What to call them.
+    pub name: Option<String>,
+    /// The URL of a picture.
+    pub profile_picture: Option<String>,
+    /// What they do.
+    pub profession: Option<String>,
+    /// When they were born.
+    pub date_of_birth: Option<NaiveDate>,
+    /// An IANA time zone, such as `Europe/Paris`. `UTC` unless said.
+    pub timezone: String,
+    /// Whether the account may sign in.
+    pub is_active: bool,
+    /// When it last did.
+    pub last_login: Option<DateTime<Utc>>,
+    /// When the account was made.
+    pub created_at: DateTime<Utc>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+debug_fields!(User { id, is_active, last_login, created_at, updated_at });
+
+/// An account to be made.
+///
+/// ```
+/// use chancery::{NewUser, PasswordHash};
+///
+/// let through_a_provider = NewUser::new("ada@example.org").name("Ada");
+/// let hash = PasswordHash::new("$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaA")?;
+/// let with_a_password = NewUser::new("ada@example.org").password_hash(hash);
+/// # Ok::<(), chancery::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct NewUser {
+    /// Of e-mail form, at most 255 characters.
+    pub email: String,
+    /// None: signs in through an identity provider.
+    pub password_hash: Option<PasswordHash>,
+    /// At most 100 characters.
+    pub name: Option<String>,
+    /// At most 255 characters.
+    pub profile_picture: Option<String>,
+    /// At most 100 characters.
+    pub profession: Option<String>,
+    /// In the years 1 to 9999.
+    pub date_of_birth: Option<NaiveDate>,
+    /// At most 50 characters.
+    pub timezone: String,
+}
+
+debug_fields!(NewUser { timezone });
+
+impl NewUser {
+    /// With an address and nothing else.
+    pub fn new(email: impl Into<String>) -> Self {
+        Self {
+            email: email.into(),
+            password_hash: None,
+            name: None,
+            profile_picture: None,
+            profession: None,
+            date_of_birth: None,
+            timezone: "UTC".into(),
+        }
+    }
+
+    /// With a password.
+    pub fn password_hash(mut self, hash: PasswordHash) -> Self {
+        self.password_hash = Some(hash);
+        self
+    }
+
+    /// With a name.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    fn check(&self) -> Result<()> {
+        input::email("email", &self.email)?;
+        input::optional_text("name", self.name.as_deref(), 100)?;
+        input::optional_text("profile_picture", self.profile_picture.as_deref(), 255)?;
+        input::optional_text("profession", self.profession.as_deref(), 100)?;
+        self.date_of_birth.map_or(Ok(()), |d| input::date("date_of_birth", d))?;
+        input::name("timezone", &self.timezone, 50)
+    }
+}
+
+/// What to change of an account; see [`Patch`].
+#[derive(Clone, Default)]
+pub struct UserPatch {
+    /// Of e-mail form, at most 255 characters.
+    pub email: Patch<String>,
+    /// None: no sign-in by password any more.
+    pub password_hash: Patch<Option<PasswordHash>>,
+    /// At most 100 characters.
+    pub name: Patch<Option<String>>,
+    /// At most 255 characters.
+    pub profile_picture: Patch<Option<String>>,
+    /// At most 100 characters.
+    pub profession: Patch<Option<String>>,
+    /// In the years 1 to 9999.
+    pub date_of_birth: Patch<Option<NaiveDate>>,
+    /// At most 50 characters.
+    pub timezone: Patch<String>,
+    /// Whether the account may sign in.
+    pub is_active: Patch<bool>,
+}
+
+debug_fields!(UserPatch { is_active });
+
+impl UserPatch {
+    fn check(&self) -> Result<()> {
+        self.email.as_ref().map_or(Ok(()), |v| input::email("email", v))?;
+        input::optional_text("name", self.name.set_text(), 100)?;
+        input::optional_text("profile_picture", self.profile_picture.set_text(), 255)?;
+        input::optional_text("profession", self.profession.set_text(), 100)?;
+        if let Patch::Set(Some(date)) = self.date_of_birth {
+            input::date("date_of_birth", date)?;
+        }
+        self.timezone.as_ref().map_or(Ok(()), |v| input::name("timezone", v, 50))
+    }
+}
+
+repository!(
+    /// Accounts: [`Database::users`](crate::Database::users).
+    UserRepository
+);
+
+impl UserRepository<'_> {
+    /// Makes an account.
+    ///
+    /// # Errors
+    ///
+    /// [`Conflict`](Error::Conflict) with [`UsersEmailKey`](crate::Constraint::UsersEmailKey) when the
+    /// address has one; [`InvalidInput`](Error::InvalidInput).
+    pub async fn create(self, new: NewUser) -> Result<User> {
+        new.check()?;
+        Ok(sqlx::query_as!(
+            User,
+            "insert into users (id, email, password_hash, name, profile_picture, profession,
+                                date_of_birth, timezone)
+             values ($1, $2, $3, $4, $5, $6, $7, $8)
+             returning id, email, password_hash, name, profile_picture, profession, date_of_birth,
+                       timezone, is_active, last_login, created_at, updated_at",
+            UserId::new().as_uuid(),
+            new.email,
+            new.password_hash.as_ref().map(PasswordHash::expose),
+            new.name,
+            new.profile_picture,
+            new.profession,
+            new.date_of_birth,
+            new.timezone,
+        )
+        .fetch_one(self.conn)
+        .await?)
+    }
+
+    /// The account with this identifier.
+    pub async fn get_by_id(self, id: UserId) -> Result<Option<User>> {
+        Ok(sqlx::query_as!(
+            User,
+            "select id, email, password_hash, name, profile_picture, profession, date_of_birth,
+                    timezone, is_active, last_login, created_at, updated_at
+               from users
+              where id = $1",
+            id.as_uuid(),
+        )
+        .fetch_optional(self.conn)
+        .await?)
+    }
+
+    /// The account with this address, however it is capitalised. A text that can be no stored
+    /// address is not looked for.
+    pub async fn get_by_email(self, email: &str) -> Result<Option<User>> {
+        if !input::could_be_stored(email, 255) {
+            return Ok(None);
+        }
+        Ok(sqlx::query_as!(
+            User,
+            "select id, email, password_hash, name, profile_picture, profession, date_of_birth,
+                    timezone, is_active, last_login, created_at, updated_at
+               from users
+              where lower(email) = lower($1)",
+            email,
+        )
+        .fetch_optional(self.conn)
+        .await?)
+    }
+
+    /// Changes what the patch names.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](Error::NotFound); otherwise as [`create`](Self::create).
+    pub async fn update(self, id: UserId, patch: UserPatch) -> Result<User> {
+        patch.check()?;
+        sqlx::query_as!(
+            User,
+            "update users
+                set email = coalesce($2, email),
+                    password_hash = case when $3 then $4 else password_hash end,
+                    name = case when $5 then $6 else name end,
+                    profile_picture = case when $7 then $8 else profile_picture end,
+                    profession = case when $9 then $10 else profession end,
+                    date_of_birth = case when $11 then $12 else date_of_birth end,
+                    timezone = coalesce($13, timezone),
+                    is_active = coalesce($14, is_active)
+              where id = $1
+             returning id, email, password_hash, name, profile_picture, profession, date_of_birth,
+                       timezone, is_active, last_login, created_at, updated_at",
+            id.as_uuid(),
+            patch.email.as_ref(),
+            patch.password_hash.is_set(),
+            patch.password_hash.as_ref().and_then(|hash| hash.as_ref()).map(PasswordHash::expose),
+            patch.name.is_set(),
+            patch.name.set_text(),
+            patch.profile_picture.is_set(),
+            patch.profile_picture.set_text(),
+            patch.profession.is_set(),
+            patch.profession.set_text(),
+            patch.date_of_birth.is_set(),
+            patch.date_of_birth.as_ref().copied().flatten(),
+            patch.timezone.as_ref(),
+            patch.is_active.as_ref().copied(),
+        )
+        .fetch_optional(self.conn)
+        .await?
+        .ok_or(Error::NotFound("user"))
+    }
+
+    /// Deletes the account with all that hangs on it: sessions, conversations, transcripts, … Says
+    /// whether there was one.
+    pub async fn delete(self, id: UserId) -> Result<bool> {
+        let done = sqlx::query!("delete from users where id = $1", id.as_uuid())
+            .execute(self.conn)
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+}

@@ -1,0 +1,39 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+// The statements' types are named by this path (sqlx.toml), here as in tests and examples.
+extern crate self as chancery;
+
+pub mod db;
+
+pub mod chat;
+pub mod content;
+pub mod identity;
+pub mod library;
+pub mod settings;
+
+mod repositories;
+
+pub use chat::{
+    Conversation, ConversationId, ConversationRepository, ConversationSummary, LastMessage,
+    Message, MessageId, MessageRepository, NewMessage, Role,
+};
+pub use content::{
+    NewTemplate, Template, TemplateId, TemplatePatch, TemplateRepository, TemplateType,
+};
+pub use db::{
+    ConfigError, Conn, Constraint, Cursor, Database, DatabaseConfig, DatabaseConfigBuilder,
+    DriverError, Error, Health, HealthStatus, InvalidInput, IsolationLevel, MAX_JSON_DEPTH,
+    MAX_PAGE_SIZE, MAX_TEXT_BYTES, MIGRATOR, MigrationError, MigrationState, MigrationStatus, Page,
+    PageRequest, Patch, PoolStatus, Reason, Result, RevertTo, Savepoint, SslMode,
+    TransactionOptions, UnitOfWork,
+};
+pub use identity::{
+    NewUser, PasswordHash, Session, SessionId, SessionRepository, TokenHash, User, UserId,
+    UserPatch, UserRepository,
+};
+pub use library::{
+    Chunk, ChunkId, ChunkRepository, NewChunk, NewTranscript, Transcript, TranscriptId,
+    TranscriptPatch, TranscriptRepository, TranscriptSummary, TranscriptWithChunkCount,
+};
+pub use settings::{ConfigEntry, ConfigRepository};

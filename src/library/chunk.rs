@@ -1,0 +1,266 @@
+//! Chunks: the pieces of a transcript that are embedded and retrieved.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::transcript::TranscriptId;
+use crate::db::id::{debug_fields, id};
+use crate::db::page::limit_offset;
+use crate::db::{Result, input};
+use crate::identity::UserId;
+use crate::repositories::repository;
+
+id!(
+    /// Identifies a [`Chunk`]; also what a vector store is given as the point's identifier.
+    ChunkId
+);
+
+/// A piece of a transcript.
+#[derive(Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[non_exhaustive]
+pub struct Chunk {
+    /// Its identifier.
+    pub id: ChunkId,
+    /// What it was cut from.
+    pub transcript_id: TranscriptId,
+    /// Who loaded that.
+    pub user_id: UserId,
+    /// What it says.
+    pub chunk_text: String,
+    /// Its place in the transcript, from 0.
+    pub chunk_index: i32,
+    /// Its length in the model's tokens.
+    pub token_count: i32,
+    /// What the application noted about it.
+    pub metadata: Value,
+    /// When it was cut.
+    pub created_at: DateTime<Utc>,
+}
+
+debug_fields!(Chunk { id, transcript_id, user_id, chunk_index, token_count, created_at });
+
+/// A piece to be stored.
+#[derive(Clone, PartialEq)]
+pub struct NewChunk {
+    /// What it was cut from.
+    pub transcript_id: TranscriptId,
+    /// At most [`MAX_TEXT_BYTES`](crate::MAX_TEXT_BYTES).
+    pub chunk_text: String,
+    /// From 0; unique in the transcript.
+    pub chunk_index: i32,
+    /// Not negative.
+    pub token_count: i32,
+    /// At most [`MAX_JSON_DEPTH`](crate::MAX_JSON_DEPTH) levels; `{}` unless said.
+    pub metadata: Value,
+}
+
+debug_fields!(NewChunk { transcript_id, chunk_index, token_count });
+
+impl NewChunk {
+    /// With what every chunk has.
+    pub fn new(
+        transcript_id: TranscriptId,
+        chunk_index: i32,
+        chunk_text: impl Into<String>,
+        token_count: i32,
+    ) -> Self {
+        Self {
+            transcript_id,
+            chunk_text: chunk_text.into(),
+            chunk_index,
+            token_count,
+            metadata: json!({}),
+        }
+    }
+
+    /// With notes.
+    pub fn metadata(mut self, metadata: Value) -> Self {
+        self.metadata = metadata;
+        self
+    }
+
+    fn check(&self) -> Result<()> {
+        input::long_text("chunk_text", &self.chunk_text)?;
+        input::range("chunk_index", self.chunk_index.into(), 0, i32::MAX.into())?;
+        input::range("token_count", self.token_count.into(), 0, i32::MAX.into())?;
+        input::json("metadata", &self.metadata)
+    }
+}
+
+repository!(
+    /// Chunks: [`Database::chunks`](crate::Database::chunks).
+    ChunkRepository
+);
+
+impl ChunkRepository<'_> {
+    /// Stores any number of chunks in one statement: all of them or none. They come back in the
+    /// order given; an empty list asks nothing of the server.
+    ///
+    /// # Errors
+    ///
+    /// [`Conflict`](crate::Error::Conflict) when a transcript has a chunk with that index
+    /// ([`ChunksTranscriptIdChunkIndexKey`](crate::Constraint::ChunksTranscriptIdChunkIndexKey));
+    /// [`ForeignKey`](crate::Error::ForeignKey) when there is no such transcript;
+    /// [`InvalidInput`](crate::Error::InvalidInput).
+    pub async fn create_many(self, new: Vec<NewChunk>) -> Result<Vec<Chunk>> {
+        new.iter().try_for_each(NewChunk::check)?;
+        if new.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut ids = Vec::with_capacity(new.len());
+        let mut transcript_ids = Vec::with_capacity(new.len());
+        let mut texts = Vec::with_capacity(new.len());
+        let mut indexes = Vec::with_capacity(new.len());
+        let mut token_counts = Vec::with_capacity(new.len());
+        let mut metadata = Vec::with_capacity(new.len());
+        for chunk in new {
+            ids.push(ChunkId::new().as_uuid());
+            transcript_ids.push(chunk.transcript_id.as_uuid());
+            texts.push(chunk.chunk_text);
+            indexes.push(chunk.chunk_index);
+            token_counts.push(chunk.token_count);
+            metadata.push(chunk.metadata);
+        }
+        let mut rows = sqlx::query_as!(
+            Chunk,
+            "insert into chunks (id, transcript_id, user_id, chunk_text, chunk_index, token_count,
+                                 metadata)
+             select n.id, n.transcript_id, t.user_id, n.chunk_text, n.chunk_index, n.token_count,
+                    n.metadata
+               from unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::int[], $6::jsonb[])
+                    as n (id, transcript_id, chunk_text, chunk_index, token_count, metadata)
+               left join transcripts t on t.id = n.transcript_id
+             returning id, transcript_id, user_id, chunk_text, chunk_index, token_count, metadata,
+                       created_at",
+            &ids,
+            &transcript_ids,
+            &texts,
+            &indexes,
+            &token_counts,
+            &metadata,
+        )
+        .fetch_all(self.conn)
+        .await?;
+        rows.sort_unstable_by_key(|chunk| chunk.id);
+        Ok(rows)
+    }
+
+    /// The chunk with this identifier.
+    pub async fn get_by_id(self, id: ChunkId) -> Result<Option<Chunk>> {
+        Ok(sqlx::query_as!(
+            Chunk,
+            "select id, transcript_id, user_id, chunk_text, chunk_index, token_count, metadata,
+                    created_at
+               from chunks
+              where id = $1",
+            id.as_uuid(),
+        )
+        .fetch_optional(self.conn)
+        .await?)
+    }
+
+    /// The chunks with these identifiers, in the order given: a vector store's ranking survives.
+    /// Those that are no more are left out.
+    pub async fn get_by_ids(self, ids: &[ChunkId]) -> Result<Vec<Chunk>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(sqlx::query_as!(
+            Chunk,
+            "select c.id, c.transcript_id, c.user_id, c.chunk_text, c.chunk_index, c.token_count,
+                    c.metadata, c.created_at
+               from unnest($1::uuid[]) with ordinality as wanted (id, place)
+               join chunks c on c.id = wanted.id
+              order by wanted.place",
+            &ChunkId::uuids(ids),
+        )
+        .fetch_all(self.conn)
+        .await?)
+    }
+
+    /// A transcript's chunks, in its order.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](crate::Error::InvalidInput) for a limit outside of 0 to
+    /// [`MAX_PAGE_SIZE`](crate::MAX_PAGE_SIZE) or a negative offset.
+    pub async fn list_by_transcript(
+        self,
+        transcript_id: TranscriptId,
+        limit: i64,
+        offset: i64,
+    ) -> Result<Vec<Chunk>> {
+        let (limit, offset) = limit_offset(limit, offset)?;
+        Ok(sqlx::query_as!(
+            Chunk,
+            "select id, transcript_id, user_id, chunk_text, chunk_index, token_count, metadata,
+                    created_at
+               from chunks
+              where transcript_id = $1
+              order by chunk_index
+              limit $2 offset $3",
+            transcript_id.as_uuid(),
+            limit,
+            offset,
+        )
+        .fetch_all(self.conn)
+        .await?)
+    }
+
+    /// A user's chunks whose metadata contains `contained`, in the order in which they were cut.
+    ///
+    /// # Errors
+    ///
+    /// As [`list_by_transcript`](Self::list_by_transcript).
+    pub async fn list_by_metadata(
+        self,
+        user_id: UserId,
+        contained: &Value,
+        limit: i64,
+    ) -> Result<Vec<Chunk>> {
+        let (limit, _) = limit_offset(limit, 0)?;
+        input::json("contained", contained)?;
+        Ok(sqlx::query_as!(
+            Chunk,
+            "select id, transcript_id, user_id, chunk_text, chunk_index, token_count, metadata,
+                    created_at
+               from chunks
+              where user_id = $1 and metadata @> $2
+              order by created_at, id
+              limit $3",
+            user_id.as_uuid(),
+            contained,
+            limit,
+        )
+        .fetch_all(self.conn)
+        .await?)
+    }
+
+    /// How many chunks a user has.
+    pub async fn count_by_user(self, user_id: UserId) -> Result<i64> {
+        Ok(sqlx::query_scalar!(
+            r#"select count(*) as "count!" from chunks where user_id = $1"#,
+            user_id.as_uuid(),
+        )
+        .fetch_one(self.conn)
+        .await?)
+    }
+
+    /// Deletes a chunk. Says whether there was one.
+    pub async fn delete(self, id: ChunkId) -> Result<bool> {
+        let done = sqlx::query!("delete from chunks where id = $1", id.as_uuid())
+            .execute(self.conn)
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Deletes a transcript's chunks. Says how many.
+    pub async fn delete_by_transcript(self, transcript_id: TranscriptId) -> Result<u64> {
+        let done =
+            sqlx::query!("delete from chunks where transcript_id = $1", transcript_id.as_uuid())
+                .execute(self.conn)
+                .await?;
+        Ok(done.rows_affected())
+    }
+}

@@ -1,0 +1,5 @@
+//! The application's settings.
+
+mod config;
+
+pub use config::{ConfigEntry, ConfigRepository};
