@@ -24,13 +24,14 @@ pub use content::{
 pub use db::{
     ConfigError, Conn, Constraint, Cursor, Database, DatabaseConfig, DatabaseConfigBuilder,
     DriverError, Error, Health, HealthStatus, InvalidInput, IsolationLevel, MAX_JSON_DEPTH,
-    MAX_PAGE_SIZE, MAX_TEXT_BYTES, MIGRATOR, MigrationError, MigrationState, MigrationStatus, Page,
-    PageRequest, Patch, PoolStatus, Reason, Result, RevertTo, Savepoint, SslMode,
-    TransactionOptions, UnitOfWork,
+    MAX_PAGE_SIZE, MAX_TEXT_BYTES, MIGRATOR, MigrationError, MigrationState, MigrationStatus,
+    Numbered, Page, PageRequest, PaginationParams, Patch, PoolStatus, Reason, Result, RevertTo,
+    Savepoint, SslMode, Startup, TransactionOptions, UnitOfWork,
 };
 pub use identity::{
-    NewUser, PasswordHash, Session, SessionId, SessionRepository, TokenHash, User, UserId,
-    UserPatch, UserRepository,
+    NewUser, NewUserPreferences, PasswordHash, Session, SessionId, SessionRepository,
+    SummaryLength, TokenHash, UpdateFrequency, User, UserId, UserPatch, UserPreferences,
+    UserPreferencesId, UserPreferencesPatch, UserPreferencesRepository, UserRepository,
 };
 pub use library::{
     Chunk, ChunkId, ChunkRepository, NewChunk, NewTranscript, Transcript, TranscriptId,

@@ -3,7 +3,7 @@
 use crate::chat::{ConversationRepository, MessageRepository};
 use crate::content::TemplateRepository;
 use crate::db::{Database, UnitOfWork};
-use crate::identity::{SessionRepository, UserRepository};
+use crate::identity::{SessionRepository, UserPreferencesRepository, UserRepository};
 use crate::library::{ChunkRepository, TranscriptRepository};
 use crate::settings::ConfigRepository;
 
@@ -30,6 +30,8 @@ macro_rules! repositories {
 repositories! {
     /// Accounts.
     users: UserRepository,
+    /// What users want of the digest.
+    user_preferences: UserPreferencesRepository,
     /// Signed-in sessions.
     sessions: SessionRepository,
     /// Conversations.

@@ -1,8 +1,8 @@
 //! The handle of a database: a pool of connections and what is done with it as a whole.
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -109,7 +109,7 @@ impl Database {
             .test_before_acquire(false)
             .before_acquire(move |connection, meta| {
                 Box::pin(async move {
-                    if meta.age > jittered(recycle) {
+                    if meta.age > lifetime(recycle, meta.age) {
                         return Ok(false);
                     }
                     if !pre_ping || meta.idle_for < FRESH {
@@ -207,9 +207,16 @@ impl Database {
     }
 }
 
-/// `age`, give or take a tenth.
-fn jittered(age: Duration) -> Duration {
-    age.mul_f64(fastrand::f64().mul_add(0.2, 0.9))
+/// How old a connection of this age may get: `recycle`, give or take a tenth.
+///
+/// The tenth is drawn from the moment at which the connection was opened, the one thing that stays
+/// the same each time it is looked at: a fresh draw each time would soon hit the lowest, for all.
+fn lifetime(recycle: Duration, age: Duration) -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let opened = Instant::now() - age;
+    let opened = opened.saturating_duration_since(*START).as_millis();
+    let draw = fastrand::Rng::with_seed(opened as u64).f64();
+    recycle.mul_f64(draw.mul_add(0.2, 0.9))
 }
 
 impl fmt::Debug for Database {

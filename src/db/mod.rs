@@ -12,7 +12,9 @@ pub(crate) mod id;
 pub(crate) mod input;
 pub(crate) mod migrate;
 pub(crate) mod page;
+pub(crate) mod pagination;
 pub(crate) mod patch;
+pub(crate) mod startup;
 pub(crate) mod transaction_state;
 pub(crate) mod unit_of_work;
 
@@ -25,5 +27,7 @@ pub use health::{Health, HealthStatus};
 pub use input::{MAX_JSON_DEPTH, MAX_TEXT_BYTES};
 pub use migrate::{MIGRATOR, MigrationError, MigrationState, MigrationStatus, RevertTo};
 pub use page::{Cursor, MAX_PAGE_SIZE, Page, PageRequest};
+pub use pagination::{Numbered, PaginationParams};
 pub use patch::Patch;
+pub use startup::Startup;
 pub use unit_of_work::{IsolationLevel, Savepoint, TransactionOptions, UnitOfWork};

@@ -118,6 +118,7 @@ impl UnitOfWork {
         let pool = pool.clone();
         let begun = tokio::spawn(async move { pool.begin_with(options.begin_statement()).await });
         let transaction = finished(begun).await??;
+        tracing::debug!(target: "chancery", event = "database.session_created", ?options);
         Ok(Self {
             transaction: Some(transaction),
             state: TransactionState::default(),

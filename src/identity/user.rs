@@ -4,6 +4,9 @@ use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 
 use super::secrets::PasswordHash;
+use super::user_preferences::{
+    NewUserPreferences, SummaryLength, UpdateFrequency, UserPreferences, UserPreferencesId,
+};
 use crate::db::id::{debug_fields, id};
 use crate::db::{Error, Patch, Result, input};
 use crate::repositories::repository;
@@ -182,6 +185,91 @@ impl UserRepository<'_> {
         .await?)
     }
 
+    /// Makes an account together with its preferences, in one statement: both or neither.
+    ///
+    /// ```no_run
+    /// # use chancery::{Database, NewUser, NewUserPreferences, UpdateFrequency};
+    /// # async fn example(db: Database) -> chancery::Result<()> {
+    /// let daily = NewUserPreferences { update_frequency: UpdateFrequency::Daily, ..Default::default() };
+    /// let new = NewUser::new("ada@example.org"); // through an identity provider: no password
+    /// let (user, preferences) = db.users().create_with_preferences(new, daily).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create).
+    pub async fn create_with_preferences(
+        self,
+        new: NewUser,
+        preferences: NewUserPreferences,
+    ) -> Result<(User, UserPreferences)> {
+        new.check()?;
+        // A CTE's columns have no table, so the types stand here and not in sqlx.toml.
+        let row = sqlx::query!(
+            r#"with u as (
+                   insert into users (id, email, password_hash, name, profile_picture, profession,
+                                      date_of_birth, timezone)
+                   values ($1, $2, $3, $4, $5, $6, $7, $8)
+                   returning id, email, password_hash, name, profile_picture, profession,
+                             date_of_birth, timezone, is_active, last_login, created_at, updated_at),
+               p as (
+                   insert into user_preferences (id, user_id, update_frequency, summary_length,
+                                                 email_notifications_enabled)
+                   select $9, u.id, $10, $11, $12 from u
+                   returning id, update_frequency, summary_length, email_notifications_enabled,
+                             created_at, updated_at)
+               select u.id as "id!: UserId", u.email as "email!",
+                      u.password_hash as "password_hash: PasswordHash", u.name, u.profile_picture,
+                      u.profession, u.date_of_birth, u.timezone as "timezone!",
+                      u.is_active as "is_active!", u.last_login, u.created_at as "created_at!",
+                      u.updated_at as "updated_at!",
+                      p.id as "preferences_id!: UserPreferencesId",
+                      p.update_frequency as "update_frequency!: UpdateFrequency",
+                      p.summary_length as "summary_length!: SummaryLength",
+                      p.email_notifications_enabled as "email_notifications_enabled!"
+                 from u, p"#,
+            UserId::new().as_uuid(),
+            new.email,
+            new.password_hash.as_ref().map(PasswordHash::expose),
+            new.name,
+            new.profile_picture,
+            new.profession,
+            new.date_of_birth,
+            new.timezone,
+            UserPreferencesId::new().as_uuid(),
+            preferences.update_frequency.as_str(),
+            preferences.summary_length.as_str(),
+            preferences.email_notifications_enabled,
+        )
+        .fetch_one(self.conn)
+        .await?;
+        let preferences = UserPreferences {
+            id: row.preferences_id,
+            user_id: row.id,
+            update_frequency: row.update_frequency,
+            summary_length: row.summary_length,
+            email_notifications_enabled: row.email_notifications_enabled,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        };
+        let user = User {
+            id: row.id,
+            email: row.email,
+            password_hash: row.password_hash,
+            name: row.name,
+            profile_picture: row.profile_picture,
+            profession: row.profession,
+            date_of_birth: row.date_of_birth,
+            timezone: row.timezone,
+            is_active: row.is_active,
+            last_login: row.last_login,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        };
+        Ok((user, preferences))
+    }
+
     /// The account with this identifier.
     pub async fn get_by_id(self, id: UserId) -> Result<Option<User>> {
         Ok(sqlx::query_as!(
@@ -253,6 +341,38 @@ impl UserRepository<'_> {
         .fetch_optional(self.conn)
         .await?
         .ok_or(Error::NotFound("user"))
+    }
+
+    /// Notes that the account has just signed in, by the database's clock. None when there is no such
+    /// account, or it is not active: then it may not sign in.
+    pub async fn touch_last_login(self, id: UserId) -> Result<Option<DateTime<Utc>>> {
+        let touched = sqlx::query_scalar!(
+            "update users set last_login = now() where id = $1 and is_active returning last_login",
+            id.as_uuid(),
+        )
+        .fetch_optional(self.conn)
+        .await?;
+        Ok(touched.flatten())
+    }
+
+    /// Closes the account without deleting anything: it may not sign in, and its sessions end, in one
+    /// statement. `update` with `is_active` set opens it again.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](Error::NotFound).
+    pub async fn deactivate(self, id: UserId) -> Result<()> {
+        let done = sqlx::query!(
+            "with ended as (delete from sessions where user_id = $1)
+             update users set is_active = false where id = $1",
+            id.as_uuid(),
+        )
+        .execute(self.conn)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Err(Error::NotFound("user"));
+        }
+        Ok(())
     }
 
     /// Deletes the account with all that hangs on it: sessions, conversations, transcripts, … Says
