@@ -25,8 +25,8 @@ pub use db::{
     ConfigError, Conn, Constraint, Cursor, Database, DatabaseConfig, DatabaseConfigBuilder,
     DriverError, Error, Health, HealthStatus, InvalidInput, IsolationLevel, MAX_JSON_DEPTH,
     MAX_PAGE_SIZE, MAX_TEXT_BYTES, MIGRATOR, MigrationError, MigrationState, MigrationStatus,
-    Numbered, Page, PageRequest, PaginationParams, Patch, PoolStatus, Reason, Result, RevertTo,
-    Savepoint, SslMode, Startup, TransactionOptions, UnitOfWork,
+    Numbered, Page, PageRequest, PaginationParams, Patch, PoolStatus, PoolTimeout, Reason, Result,
+    RevertTo, Savepoint, SslMode, Startup, TransactionOptions, UnitOfWork,
 };
 pub use identity::{
     NewUser, NewUserPreferences, PasswordHash, Session, SessionId, SessionRepository,

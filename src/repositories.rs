@@ -12,8 +12,9 @@ macro_rules! repositories {
         /// The repositories, each of whose statements commits by itself.
         impl Database {
             $($(#[$doc])*
+            #[track_caller]
             pub fn $name(&self) -> $repository<'_> {
-                $repository::new(self.executor())
+                $repository::new(self.executor().repeating_reads())
             })+
         }
 

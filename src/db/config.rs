@@ -92,8 +92,11 @@ pub struct DatabaseConfig {
     pub(crate) connect_timeout: Duration,
     pub(crate) health_timeout: Duration,
     pub(crate) close_timeout: Duration,
-    statement_timeout: Option<Duration>,
+    pub(crate) hold_warning: Duration,
+    pub(crate) statement_timeout: Option<Duration>,
+    lock_timeout: Option<Duration>,
     idle_in_transaction_timeout: Option<Duration>,
+    client_check_interval: Option<Duration>,
     echo: bool,
 }
 
@@ -323,6 +326,9 @@ pub struct DatabaseConfigBuilder {
     close_timeout: Duration,
     statement_timeout: Option<Duration>,
     idle_in_transaction_timeout: Duration,
+    lock_timeout: Duration,
+    client_check_interval: Duration,
+    hold_warning: Duration,
     echo: bool,
 }
 
@@ -344,6 +350,9 @@ impl Default for DatabaseConfigBuilder {
             close_timeout: Duration::from_secs(10),
             statement_timeout: None,
             idle_in_transaction_timeout: Duration::from_secs(60),
+            lock_timeout: Duration::from_secs(10),
+            client_check_interval: Duration::from_millis(500),
+            hold_warning: Duration::from_secs(10),
             echo: false,
         }
     }
@@ -443,6 +452,27 @@ impl DatabaseConfigBuilder {
         self
     }
 
+    /// How long a statement may wait for a lock; zero: for ever. Default 10 s.
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// How often the server looks whether the client of a running statement is still there, so that it
+    /// ends what nobody waits for; zero: never. Default 500 ms. A server on Windows can't, and refuses
+    /// connections that ask for it.
+    pub fn client_connection_check_interval(mut self, interval: Duration) -> Self {
+        self.client_check_interval = interval;
+        self
+    }
+
+    /// How long a connection may be held before a warning is logged, with the place in the code that
+    /// asked for it. Default 10 s.
+    pub fn hold_warning(mut self, after: Duration) -> Self {
+        self.hold_warning = after;
+        self
+    }
+
     /// Whether every statement is logged at INFO, without its values. Default: no (DEBUG).
     pub fn echo(mut self, on: bool) -> Self {
         self.echo = on;
@@ -488,12 +518,17 @@ impl DatabaseConfigBuilder {
         for (setting, timeout) in [
             ("statement_timeout", statement_timeout),
             ("idle_in_transaction_timeout", self.idle_in_transaction_timeout),
+            ("lock_timeout", self.lock_timeout),
+            ("client_connection_check_interval", self.client_check_interval),
         ] {
             range(setting, timeout <= MAX_TIMEOUT, "at most 24 days")?;
         }
         let set = |t: Duration| Some(t).filter(|t| !t.is_zero());
         config.statement_timeout = set(statement_timeout);
         config.idle_in_transaction_timeout = set(self.idle_in_transaction_timeout);
+        config.lock_timeout = set(self.lock_timeout);
+        config.client_check_interval = set(self.client_check_interval);
+        config.hold_warning = self.hold_warning;
         config.password = self.password.or(config.password);
         config.ssl_mode = self.ssl_mode.unwrap_or(config.ssl_mode);
         config.application_name = self.application_name.unwrap_or(config.application_name);
@@ -571,8 +606,11 @@ fn parse_url(text: &str) -> Result<DatabaseConfig, ConfigError> {
         connect_timeout: Duration::from_secs(3),
         health_timeout: Duration::ZERO,
         close_timeout: Duration::ZERO,
+        hold_warning: Duration::ZERO,
         statement_timeout: None,
+        lock_timeout: None,
         idle_in_transaction_timeout: None,
+        client_check_interval: None,
         echo: false,
     };
     let mut ssl_mode = None;

@@ -1,34 +1,61 @@
 //! Where a statement runs: on the pool, by itself, or in a unit of work.
 
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
 use either::Either;
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
-use futures_util::{FutureExt, StreamExt, TryStreamExt, future, stream};
-use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
-use sqlx::{Execute, Executor, PgConnection, PgPool, Postgres, SqlStr};
+use futures_util::{FutureExt, TryStreamExt};
+use sqlx::postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
+use sqlx::{Execute, Executor, PgConnection, Postgres, SqlStr};
 
+use super::error::Error;
+use super::lease::{Leases, answered, breaks_connection};
 use super::transaction_state::{Standing, TransactionState};
 
 /// The connection source of a repository: the pool (each statement commits by itself) or a unit of
 /// work (they commit together).
 ///
-/// It is an [`Executor`](sqlx::Executor), so an application's own `query!` runs on it as well; see
+/// It is an [`Executor`](sqlx::Executor), so an application's own `query!` runs on it as well:
+/// [`Database::executor`](crate::Database::executor),
 /// [`UnitOfWork::executor`](crate::UnitOfWork::executor). Inside a unit of work it watches how
 /// statements end: that is how the unit knows, without asking, that a COMMIT would be refused.
 pub struct Conn<'c>(Source<'c>);
 
 enum Source<'c> {
-    Pool(&'c PgPool),
-    Transaction(&'c mut PgConnection, &'c TransactionState),
+    Pool(Pooled<'c>),
+    Transaction(&'c mut PgConnection, &'c TransactionState, Option<Duration>),
+}
+
+struct Pooled<'c> {
+    leases: &'c Arc<Leases>,
+    place: &'static Location<'static>,
+    /// Whether reads are run again when the connection breaks: those of the repositories, which are
+    /// known to do nothing else.
+    repeat_reads: bool,
 }
 
 impl<'c> Conn<'c> {
-    pub(crate) fn pool(pool: &'c PgPool) -> Self {
-        Self(Source::Pool(pool))
+    pub(crate) fn pool(leases: &'c Arc<Leases>, place: &'static Location<'static>) -> Self {
+        Self(Source::Pool(Pooled { leases, place, repeat_reads: false }))
     }
 
-    pub(crate) fn transaction(conn: &'c mut PgConnection, state: &'c TransactionState) -> Self {
-        Self(Source::Transaction(conn, state))
+    pub(crate) fn transaction(
+        conn: &'c mut PgConnection,
+        state: &'c TransactionState,
+        answer: Option<Duration>,
+    ) -> Self {
+        Self(Source::Transaction(conn, state, answer))
+    }
+
+    /// For a repository: its reads may be repeated.
+    pub(crate) fn repeating_reads(mut self) -> Self {
+        if let Source::Pool(pooled) = &mut self.0 {
+            pooled.repeat_reads = true;
+        }
+        self
     }
 }
 
@@ -61,7 +88,103 @@ pub(crate) async fn roll_back_abandoned(
     Ok(())
 }
 
+/// A statement, ready to be sent once more if its connection breaks.
+struct Statement {
+    sql: SqlStr,
+    arguments: Option<PgArguments>,
+    persistent: bool,
+    repeats: u8,
+}
+
+/// How often a read is repeated: once for a connection that died unnoticed, once more for a server
+/// that was still going down.
+const REPEATS: u8 = 2;
+
+impl Statement {
+    fn new<'q>(
+        mut query: impl Execute<'q, Postgres>,
+        repeat_reads: bool,
+    ) -> Result<Self, sqlx::Error> {
+        let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
+        let persistent = query.persistent();
+        let sql = query.sql();
+        let repeats = if repeat_reads && sql.as_str().starts_with("select") { REPEATS } else { 0 };
+        Ok(Self { sql, arguments, persistent, repeats })
+    }
+
+    fn attempt(&mut self) -> Attempt {
+        Attempt {
+            sql: self.sql.clone(),
+            arguments: if self.repeats > 0 {
+                self.arguments.clone()
+            } else {
+                self.arguments.take()
+            },
+            persistent: self.persistent,
+        }
+    }
+
+    /// Whether to send it again after this error.
+    fn again(&mut self, error: &sqlx::Error) -> bool {
+        if self.repeats == 0 || !breaks_connection(error) {
+            return false;
+        }
+        self.repeats -= 1;
+        true
+    }
+}
+
+struct Attempt {
+    sql: SqlStr,
+    arguments: Option<PgArguments>,
+    persistent: bool,
+}
+
+impl Execute<'_, Postgres> for Attempt {
+    fn sql(self) -> SqlStr {
+        self.sql
+    }
+
+    fn statement(&self) -> Option<&PgStatement> {
+        None
+    }
+
+    fn take_arguments(&mut self) -> Result<Option<PgArguments>, sqlx::error::BoxDynError> {
+        Ok(self.arguments.take())
+    }
+
+    fn persistent(&self) -> bool {
+        self.persistent
+    }
+}
+
 type Step = Either<PgQueryResult, PgRow>;
+
+impl Pooled<'_> {
+    async fn fetch_optional<'q>(
+        self,
+        query: impl Execute<'q, Postgres>,
+    ) -> Result<Option<PgRow>, sqlx::Error> {
+        let mut statement = Statement::new(query, self.repeat_reads)?;
+        loop {
+            let mut lease = self.leases.acquire(self.place).await.map_err(Error::into_carrier)?;
+            let outcome = lease.run(|conn| conn.fetch_optional(statement.attempt())).await;
+            match outcome {
+                Err(error) if statement.again(&error) => self.leases.suspect_all(),
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn prepare(
+        self,
+        sql: SqlStr,
+        parameters: &[PgTypeInfo],
+    ) -> Result<PgStatement, sqlx::Error> {
+        let mut lease = self.leases.acquire(self.place).await.map_err(Error::into_carrier)?;
+        lease.run(|conn| conn.prepare_with(sql, parameters)).await
+    }
+}
 
 impl<'c> Executor<'c> for Conn<'c> {
     type Database = Postgres;
@@ -71,39 +194,53 @@ impl<'c> Executor<'c> for Conn<'c> {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let (conn, state) = match self.0 {
-            Source::Pool(pool) => return pool.fetch_many(query),
-            Source::Transaction(conn, state) => (conn, state),
-        };
-        if state.has_abandoned() {
-            return stream::once(async move {
-                roll_back_abandoned(conn, state).await?;
-                Ok::<_, sqlx::Error>(Conn::transaction(conn, state).fetch_many(query))
-            })
-            .try_flatten()
-            .boxed();
-        }
-        if let Err(error) = state.start() {
-            return stream::once(future::ready(Err(error))).boxed();
-        }
-        let mut intact = true;
-        let ended = stream::once(future::ready(()));
-        conn.fetch_many(query)
-            .map(Some)
-            .chain(ended.map(|()| None))
-            .filter_map(move |step| {
-                match &step {
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => {
-                        intact = false;
-                        state.failed(error);
+        match self.0 {
+            Source::Pool(pooled) => Box::pin(async_stream::try_stream! {
+                let mut statement = Statement::new(query, pooled.repeat_reads)?;
+                let answer = pooled.leases.answer_timeout();
+                let mut begun = false;
+                loop {
+                    let acquired = pooled.leases.acquire(pooled.place).await;
+                    let mut lease = acquired.map_err(Error::into_carrier)?;
+                    lease.begin_statement();
+                    let mut steps = (*lease).fetch_many(statement.attempt());
+                    let ended = loop {
+                        match answered(answer, steps.try_next()).await {
+                            Ok(Some(step)) => {
+                                begun = true;
+                                yield step;
+                            }
+                            Ok(None) => break Ok(()),
+                            Err(error) => break Err(error),
+                        }
+                    };
+                    drop(steps);
+                    lease.end_statement(ended.as_ref());
+                    match ended {
+                        Err(error) if !begun && statement.again(&error) => {
+                            pooled.leases.suspect_all();
+                        }
+                        ended => break ended?,
                     }
-                    None if intact => state.succeeded(),
-                    None => {}
                 }
-                future::ready(step)
-            })
-            .boxed()
+            }),
+            Source::Transaction(conn, state, answer) => Box::pin(async_stream::try_stream! {
+                roll_back_abandoned(conn, state).await?;
+                state.start()?;
+                let mut steps = conn.fetch_many(query);
+                loop {
+                    match answered(answer, steps.try_next()).await {
+                        Ok(Some(step)) => yield step,
+                        Ok(None) => break,
+                        Err(error) => {
+                            state.failed(&error);
+                            Err(error)?;
+                        }
+                    }
+                }
+                state.succeeded();
+            }),
+        }
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(
@@ -115,11 +252,11 @@ impl<'c> Executor<'c> for Conn<'c> {
         E: 'q + Execute<'q, Postgres>,
     {
         match self.0 {
-            Source::Pool(pool) => pool.fetch_optional(query),
-            Source::Transaction(conn, state) => async move {
+            Source::Pool(pooled) => pooled.fetch_optional(query).boxed(),
+            Source::Transaction(conn, state, answer) => async move {
                 roll_back_abandoned(conn, state).await?;
                 state.start()?;
-                let row = conn.fetch_optional(query).await;
+                let row = answered(answer, conn.fetch_optional(query)).await;
                 observe(state, row)
             }
             .boxed(),
@@ -135,11 +272,11 @@ impl<'c> Executor<'c> for Conn<'c> {
         'c: 'e,
     {
         match self.0 {
-            Source::Pool(pool) => pool.prepare_with(sql, parameters),
-            Source::Transaction(conn, state) => async move {
+            Source::Pool(pooled) => pooled.prepare(sql, parameters).boxed(),
+            Source::Transaction(conn, state, answer) => async move {
                 roll_back_abandoned(conn, state).await?;
                 state.start()?;
-                let statement = conn.prepare_with(sql, parameters).await;
+                let statement = answered(answer, conn.prepare_with(sql, parameters)).await;
                 observe(state, statement)
             }
             .boxed(),
@@ -155,11 +292,16 @@ impl<'c> Executor<'c> for Conn<'c> {
         'c: 'e,
     {
         match self.0 {
-            Source::Pool(pool) => pool.describe(sql),
-            Source::Transaction(conn, state) => async move {
+            Source::Pool(pooled) => async move {
+                let acquired = pooled.leases.acquire(pooled.place).await;
+                let mut lease = acquired.map_err(Error::into_carrier)?;
+                lease.run(|conn| conn.describe(sql)).await
+            }
+            .boxed(),
+            Source::Transaction(conn, state, answer) => async move {
                 roll_back_abandoned(conn, state).await?;
                 state.start()?;
-                let description = conn.describe(sql).await;
+                let description = answered(answer, conn.describe(sql)).await;
                 observe(state, description)
             }
             .boxed(),

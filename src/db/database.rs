@@ -1,6 +1,7 @@
 //! The handle of a database: a pool of connections and what is done with it as a whole.
 
 use std::fmt;
+use std::panic::Location;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,12 @@ use sqlx::{Connection, PgConnection, PgPool};
 use super::config::DatabaseConfig;
 use super::conn::Conn;
 use super::error::{ConnectTarget, Error, Result};
+use super::lease::{FRESH, LeaseOptions, Leases, PING};
 use super::unit_of_work::finished;
+
+/// What the answer to a statement may take beyond the server's own limit, before the network counts
+/// as silent.
+const ANSWER_GRACE: Duration = Duration::from_secs(5);
 
 /// A database: a pool of connections, the repositories, units of work, migrations and health.
 ///
@@ -34,8 +40,7 @@ pub struct Database {
 }
 
 struct Inner {
-    pool: PgPool,
-    target: ConnectTarget,
+    leases: Arc<Leases>,
     timeouts: Timeouts,
 }
 
@@ -46,11 +51,6 @@ pub(crate) struct Timeouts {
     pub health: Duration,
     pub close: Duration,
 }
-
-/// A connection is tested before it is handed out when it was idle for longer than this.
-const FRESH: Duration = Duration::from_secs(1);
-/// How long that test may take: one round trip on any network worth using.
-const PING_TIMEOUT: Duration = Duration::from_millis(300);
 
 impl Database {
     /// Connects: makes one connection at once, so that what is wrong is told here and now, and opens
@@ -70,8 +70,8 @@ impl Database {
                 tracing::info!(
                     target: "chancery",
                     event = "database.connection_initialized",
-                    address = %database.inner.target.address,
-                    database = %database.inner.target.database,
+                    address = %database.leases().target.address,
+                    database = %database.leases().target.database,
                     server_version,
                     pool_size = config.pool_size,
                     max_overflow = config.max_overflow,
@@ -83,8 +83,8 @@ impl Database {
                 tracing::error!(
                     target: "chancery",
                     event = "database.connection_failed",
-                    address = %database.inner.target.address,
-                    database = %database.inner.target.database,
+                    address = %database.leases().target.address,
+                    database = %database.leases().target.database,
                     %error,
                     "connecting failed"
                 );
@@ -101,7 +101,9 @@ impl Database {
         let pool = PgPoolOptions::new()
             .max_connections(config.pool_size + config.max_overflow)
             .min_connections(config.pool_size)
-            .acquire_timeout(config.pool_timeout)
+            // Leases wait their turn before; what is left is connecting, tried again while the server
+            // starts, with pauses of up to a fifth of this.
+            .acquire_timeout(config.connect_timeout.mul_f64(0.8))
             .idle_timeout(config.idle_timeout)
             // Not the pool's: it has no jitter.
             .max_lifetime(None)
@@ -115,19 +117,26 @@ impl Database {
                     if !pre_ping || meta.idle_for < FRESH {
                         return Ok(true);
                     }
-                    match tokio::time::timeout(PING_TIMEOUT, connection.ping()).await {
+                    match tokio::time::timeout(PING, connection.ping()).await {
                         Ok(answer) => answer.map(|()| true),
                         Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
                     }
                 })
             })
             .connect_lazy_with(config.connect_options());
+        let options = LeaseOptions {
+            acquire: config.pool_timeout,
+            answer: config.statement_timeout.map(|server| server + ANSWER_GRACE),
+            keep: recycle / 10,
+            held: config.hold_warning,
+        };
         let timeouts = Timeouts {
             connect: config.connect_timeout,
             health: config.health_timeout,
             close: config.close_timeout,
         };
-        Self { inner: Arc::new(Inner { pool, target: config.target(), timeouts }) }
+        let leases = Leases::new(pool, config.target(), options);
+        Self { inner: Arc::new(Inner { leases, timeouts }) }
     }
 
     /// Wraps a pool that is there already: the application's, or that of a `#[sqlx::test]`. The
@@ -147,24 +156,37 @@ impl Database {
             health: Duration::from_secs(2),
             close: Duration::from_secs(10),
         };
-        Self { inner: Arc::new(Inner { pool, target, timeouts }) }
+        let lease_options = LeaseOptions {
+            acquire: pool.options().get_acquire_timeout(),
+            answer: None,
+            keep: pool.options().get_max_lifetime().map_or(Duration::from_secs(60), |l| l / 10),
+            held: Duration::from_secs(10),
+        };
+        let leases = Leases::new(pool, target, lease_options);
+        Self { inner: Arc::new(Inner { leases, timeouts }) }
+    }
+
+    pub(crate) fn leases(&self) -> &Arc<Leases> {
+        &self.inner.leases
     }
 
     /// The pool, for what this crate does not do.
     pub fn pool(&self) -> &PgPool {
-        &self.inner.pool
+        &self.leases().pool
     }
 
     /// The pool as an executor, for the application's own statements; each commits by itself.
+    #[track_caller]
     pub fn executor(&self) -> Conn<'_> {
-        Conn::pool(&self.inner.pool)
+        Conn::pool(self.leases(), Location::caller())
     }
 
     /// What the pool holds right now.
     pub fn pool_status(&self) -> PoolStatus {
-        let pool = &self.inner.pool;
+        let pool = &self.leases().pool;
         let size = pool.size();
-        let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX).min(size);
+        let idle = pool.num_idle() + self.leases().warm();
+        let idle = u32::try_from(idle).unwrap_or(u32::MAX).min(size);
         PoolStatus { size, idle, in_use: size - idle, max: pool.options().get_max_connections() }
     }
 
@@ -174,7 +196,10 @@ impl Database {
     /// It ends: what is still in use after the configuration's `close_timeout` is left to end by
     /// itself, and `false` is returned.
     pub async fn close(&self) -> bool {
-        let closed = tokio::time::timeout(self.inner.timeouts.close, self.inner.pool.close()).await;
+        // Closed from here on: no lease is kept warm any more.
+        let closing = self.leases().pool.close();
+        self.leases().release_warm();
+        let closed = tokio::time::timeout(self.inner.timeouts.close, closing).await;
         let pool = self.pool_status();
         tracing::info!(
             target: "chancery",
@@ -192,17 +217,18 @@ impl Database {
 
     /// A connection of its own, outside of the pool.
     pub(crate) async fn open_connection(&self) -> Result<PgConnection> {
-        let options: PgConnectOptions = (*self.inner.pool.connect_options()).clone();
+        let options: PgConnectOptions = (*self.leases().pool.connect_options()).clone();
         let timeout = self.inner.timeouts.connect;
         // In a task: a dropped caller must not leave a half-open handshake to the pool's server.
         let connecting = tokio::spawn(async move {
             tokio::time::timeout(timeout, PgConnection::connect_with(&options)).await
         });
         match finished(connecting).await? {
-            Ok(connected) => connected.map_err(|e| Error::from_connect(e, &self.inner.target)),
-            Err(_) => {
-                Err(Error::ConnectTimeout { address: self.inner.target.address.clone(), timeout })
-            }
+            Ok(connected) => connected.map_err(|e| Error::from_connect(e, &self.leases().target)),
+            Err(_) => Err(Error::ConnectTimeout {
+                address: self.leases().target.address.clone(),
+                timeout,
+            }),
         }
     }
 }
@@ -222,8 +248,8 @@ fn lifetime(recycle: Duration, age: Duration) -> Duration {
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database")
-            .field("address", &self.inner.target.address)
-            .field("database", &self.inner.target.database)
+            .field("address", &self.leases().target.address)
+            .field("database", &self.leases().target.database)
             .field("pool", &self.pool_status())
             .finish()
     }

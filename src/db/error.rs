@@ -83,11 +83,9 @@ pub enum Error {
     )]
     TooManyConnections,
 
-    /// All connections were in use for the whole acquire timeout.
-    #[error(
-        "no connection became free in time: the pool is too small, or connections are held too long"
-    )]
-    PoolTimedOut,
+    /// No connection was to be had for the whole acquire timeout.
+    #[error("{0}")]
+    PoolTimedOut(Box<PoolTimeout>),
 
     /// The [`Database`](crate::Database) was closed.
     #[error("the database handle was closed")]
@@ -190,6 +188,21 @@ impl Error {
         Self::InvalidInput(InvalidInput { field, reason })
     }
 
+    /// As an error of the driver's, for the signature of its `Executor`; [`From`] takes it out again.
+    pub(crate) fn into_carrier(self) -> sqlx::Error {
+        sqlx::Error::AnyDriverError(Box::new(self))
+    }
+
+    fn carried(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::AnyDriverError(carried) => match carried.downcast::<Self>() {
+                Ok(error) => *error,
+                Err(other) => Self::Database(DriverError(sqlx::Error::AnyDriverError(other))),
+            },
+            other => Self::Database(DriverError(other)),
+        }
+    }
+
     /// The error of an attempt to connect, told with what was tried.
     pub(crate) fn from_connect(error: sqlx::Error, target: &ConnectTarget) -> Self {
         match error {
@@ -203,6 +216,44 @@ impl Error {
             },
             other => other.into(),
         }
+    }
+}
+
+/// Why no connection was to be had in time: who has them, or why none could be made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolTimeout {
+    /// The most connections there can be.
+    pub max: u32,
+    /// Those that were open.
+    pub size: u32,
+    /// Those of them that nobody used.
+    pub idle: usize,
+    /// Those that somebody used.
+    pub in_use: usize,
+    /// How long was waited.
+    pub waited: Duration,
+    /// What the last attempt to connect failed with, if one failed.
+    pub last_connect_error: Option<String>,
+    /// Where the connections in use were asked for and how long they have been held: the five that
+    /// have been held longest.
+    pub holders: Vec<(String, Duration)>,
+}
+
+impl fmt::Display for PoolTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "no connection within {:.1?}: {} of {} open, {} idle, {} in use",
+            self.waited, self.size, self.max, self.idle, self.in_use
+        )?;
+        if let Some(error) = &self.last_connect_error {
+            write!(f, "; connecting failed: {error}")?;
+        }
+        for (place, held) in &self.holders {
+            write!(f, "; held for {held:.1?} since {place}")?;
+        }
+        Ok(())
     }
 }
 
@@ -241,7 +292,8 @@ impl From<sqlx::Error> for Error {
             }
             sqlx::Error::Io(_) => Self::ConnectionLost(DriverError(error)),
             sqlx::Error::Tls(_) => Self::Tls(DriverError(error)),
-            sqlx::Error::PoolTimedOut => Self::PoolTimedOut,
+            sqlx::Error::AnyDriverError(carried) if carried.is::<Self>() => Self::carried(error),
+            sqlx::Error::PoolTimedOut => Self::PoolTimedOut(Box::default()),
             sqlx::Error::PoolClosed => Self::PoolClosed,
             sqlx::Error::RowNotFound => Self::NotFound("row"),
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {

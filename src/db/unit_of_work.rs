@@ -1,14 +1,18 @@
 //! Units of work: several operations that take effect together or not at all.
 
 use std::ops::{Deref, DerefMut};
+use std::panic::Location;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{Executor, PgConnection, PgPool, Postgres, Transaction};
-use tokio::runtime::Handle;
+use sqlx::postgres::PgTransactionManager;
+use sqlx::{Executor, PgConnection, SqlSafeStr};
+use sqlx_core::transaction::TransactionManager;
 
 use super::conn::{Conn, roll_back_abandoned};
 use super::database::Database;
 use super::error::{DriverError, Error, Result};
+use super::lease::{Lease, Leases, breaks_connection};
 use super::transaction_state::{Standing, TransactionState};
 
 /// How much of other transactions' work a transaction sees.
@@ -100,37 +104,53 @@ impl TransactionOptions {
 /// # Ok(()) }
 /// ```
 pub struct UnitOfWork {
-    // None only while `commit`, `rollback` or `drop` consume it.
-    transaction: Option<Transaction<'static, Postgres>>,
+    // Dropped inside a transaction, it rolls back before it goes to the next caller.
+    lease: Lease,
     state: TransactionState,
-    // Handing a connection back spawns a task, and a drop may happen outside of the runtime.
-    runtime: Handle,
 }
 
-const TAKEN: &str = "the transaction is taken only when the unit of work is consumed";
+/// How often BEGIN is sent: a connection that died unnoticed costs one attempt.
+const BEGIN_ATTEMPTS: u8 = 3;
 
 impl UnitOfWork {
     /// Begins on a connection of the pool.
     ///
     /// In a task of its own: when the caller goes away while BEGIN is on the wire, the connection
-    /// would otherwise return to the pool inside a transaction, and swallow the next caller's work.
-    pub(crate) async fn begin_on(pool: &PgPool, options: TransactionOptions) -> Result<Self> {
-        let pool = pool.clone();
-        let begun = tokio::spawn(async move { pool.begin_with(options.begin_statement()).await });
-        let transaction = finished(begun).await??;
-        tracing::debug!(target: "chancery", event = "database.session_created", ?options);
-        Ok(Self {
-            transaction: Some(transaction),
-            state: TransactionState::default(),
-            runtime: Handle::current(),
-        })
+    /// would otherwise return inside a transaction, and swallow the next caller's work.
+    pub(crate) async fn begin_on(
+        leases: &Arc<Leases>,
+        options: TransactionOptions,
+        place: &'static Location<'static>,
+    ) -> Result<Self> {
+        let mut attempt = 1;
+        loop {
+            let mut lease = leases.acquire(place).await?;
+            let begun = finished(tokio::spawn(async move {
+                let statement = options.begin_statement().into_sql_str();
+                let outcome =
+                    lease.run(|conn| PgTransactionManager::begin(conn, Some(statement))).await;
+                outcome.map(|()| lease)
+            }));
+            match begun.await? {
+                Ok(lease) => {
+                    tracing::debug!(target: "chancery", event = "database.session_created", ?options);
+                    return Ok(Self { lease, state: TransactionState::default() });
+                }
+                // Nothing was done yet, so nothing is done twice.
+                Err(error) if breaks_connection(&error) && attempt < BEGIN_ATTEMPTS => {
+                    leases.suspect_all();
+                    attempt += 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// The transaction as an executor, for the application's own statements:
     /// `query!(…).execute(uow.executor())`.
     pub fn executor(&mut self) -> Conn<'_> {
-        let conn = self.transaction.as_deref_mut().expect(TAKEN);
-        Conn::transaction(conn, &self.state)
+        let answer = self.lease.leases().answer_timeout();
+        Conn::transaction(&mut self.lease, &self.state, answer)
     }
 
     /// The bare connection, for what an executor can't do (COPY, for example).
@@ -142,10 +162,9 @@ impl UnitOfWork {
     ///
     /// When a nested unit of work was dropped and can't be rolled back.
     pub async fn connection(&mut self) -> Result<&mut PgConnection> {
-        let conn = self.transaction.as_deref_mut().expect(TAKEN);
-        roll_back_abandoned(conn, &self.state).await?;
+        roll_back_abandoned(&mut self.lease, &self.state).await?;
         self.state.start()?;
-        Ok(conn)
+        Ok(&mut self.lease)
     }
 
     /// Begins a nested unit of work: a savepoint.
@@ -206,24 +225,25 @@ impl UnitOfWork {
     /// * Constraints that are checked at the end (`deferrable initially deferred`): as elsewhere.
     pub async fn commit(mut self) -> Result<()> {
         let ending = async move {
-            match self.check().await {
-                Standing::Healthy => self.take().commit().await.map_err(|error| match error {
-                    sqlx::Error::Io(_) => Error::CommitUnknown(DriverError::new(error)),
-                    error => error.into(),
-                }),
-                _ => {
-                    self.take().rollback().await?;
-                    Err(Error::TransactionAborted)
-                }
+            if self.check().await != Standing::Healthy {
+                self.lease.run(PgTransactionManager::rollback).await?;
+                return Err(Error::TransactionAborted);
             }
+            self.lease.run(PgTransactionManager::commit).await.map_err(|error| {
+                if breaks_connection(&error) {
+                    Error::CommitUnknown(DriverError::new(error))
+                } else {
+                    error.into()
+                }
+            })
         };
         finished(tokio::spawn(ending)).await?
     }
 
     /// Undoes everything that was done. Dropping does the same, without saying how it went.
     pub async fn rollback(mut self) -> Result<()> {
-        let transaction = self.take();
-        finished(tokio::spawn(transaction.rollback())).await??;
+        let ending = async move { self.lease.run(PgTransactionManager::rollback).await };
+        finished(tokio::spawn(ending)).await??;
         Ok(())
     }
 
@@ -231,19 +251,14 @@ impl UnitOfWork {
         self.state.is_retryable()
     }
 
-    fn take(&mut self) -> Transaction<'static, Postgres> {
-        self.transaction.take().expect(TAKEN)
-    }
-
     /// How the transaction stands; asks the server where that was not seen.
     async fn check(&mut self) -> Standing {
-        let conn = self.transaction.as_deref_mut().expect(TAKEN);
-        if roll_back_abandoned(conn, &self.state).await.is_err() {
+        if roll_back_abandoned(&mut self.lease, &self.state).await.is_err() {
             return Standing::Broken;
         }
         if self.state.standing() == Standing::Unknown {
             // Answered with an error in a failed transaction, or on a dead connection.
-            match conn.execute("select").await {
+            match self.lease.run(|conn| conn.execute("select")).await {
                 Ok(_) => self.state.succeeded(),
                 Err(error) => self.state.failed(&error),
             }
@@ -253,12 +268,11 @@ impl UnitOfWork {
 
     /// Sends a statement that opens or closes a savepoint.
     async fn savepoint_statement(&mut self, statement: &'static str) -> Result<()> {
-        let conn = self.transaction.as_deref_mut().expect(TAKEN);
-        roll_back_abandoned(conn, &self.state).await?;
+        roll_back_abandoned(&mut self.lease, &self.state).await?;
         self.state.start()?;
         // If this future is dropped or fails, nobody knows which savepoints there are.
         self.state.set(Standing::Broken);
-        match conn.execute(statement).await {
+        match self.lease.run(|conn| conn.execute(statement)).await {
             Ok(_) => {
                 self.state.succeeded();
                 Ok(())
@@ -267,16 +281,6 @@ impl UnitOfWork {
                 self.state.failed(&error);
                 Err(error.into())
             }
-        }
-    }
-}
-
-impl Drop for UnitOfWork {
-    fn drop(&mut self) {
-        if let Some(transaction) = self.transaction.take() {
-            let _runtime = self.runtime.enter();
-            // Queues ROLLBACK; the connection's way back to the pool sends it.
-            drop(transaction);
         }
     }
 }
@@ -322,8 +326,7 @@ impl Savepoint<'_> {
 impl UnitOfWork {
     async fn undo_savepoint(&mut self) -> Result<()> {
         self.state.abandon_savepoint();
-        let conn = self.transaction.as_deref_mut().expect(TAKEN);
-        Ok(roll_back_abandoned(conn, &self.state).await?)
+        Ok(roll_back_abandoned(&mut self.lease, &self.state).await?)
     }
 }
 
@@ -355,13 +358,18 @@ impl Database {
     /// # Errors
     ///
     /// Those of getting a connection: [`Error::PoolTimedOut`], [`Error::PoolClosed`], …
-    pub async fn begin(&self) -> Result<UnitOfWork> {
-        self.begin_with(TransactionOptions::default()).await
+    #[track_caller]
+    pub fn begin(&self) -> impl Future<Output = Result<UnitOfWork>> + Send {
+        self.begin_with(TransactionOptions::default())
     }
 
     /// Begins a unit of work.
-    pub async fn begin_with(&self, options: TransactionOptions) -> Result<UnitOfWork> {
-        UnitOfWork::begin_on(self.pool(), options).await
+    #[track_caller]
+    pub fn begin_with(
+        &self,
+        options: TransactionOptions,
+    ) -> impl Future<Output = Result<UnitOfWork>> + Send {
+        UnitOfWork::begin_on(self.leases(), options, Location::caller())
     }
 
     /// Runs `body` in a unit of work: committed when it returns `Ok`, rolled back when it returns
@@ -384,20 +392,22 @@ impl Database {
     ///     .await?;
     /// # Ok(()) }
     /// ```
-    pub async fn transaction<T>(
+    #[track_caller]
+    pub fn transaction<T>(
         &self,
         body: impl AsyncFnOnce(&mut UnitOfWork) -> Result<T> + Clone,
-    ) -> Result<T> {
-        self.try_transaction_with(TransactionOptions::default(), body).await
+    ) -> impl Future<Output = Result<T>> {
+        self.try_transaction_with(TransactionOptions::default(), body)
     }
 
     /// [`transaction`](Self::transaction) with options.
-    pub async fn transaction_with<T>(
+    #[track_caller]
+    pub fn transaction_with<T>(
         &self,
         options: TransactionOptions,
         body: impl AsyncFnOnce(&mut UnitOfWork) -> Result<T> + Clone,
-    ) -> Result<T> {
-        self.try_transaction_with(options, body).await
+    ) -> impl Future<Output = Result<T>> {
+        self.try_transaction_with(options, body)
     }
 
     /// [`transaction`](Self::transaction) for a body with an error type of the application's.
@@ -415,22 +425,33 @@ impl Database {
     /// .await
     /// # }
     /// ```
-    pub async fn try_transaction<T, E: From<Error>>(
+    #[track_caller]
+    pub fn try_transaction<T, E: From<Error>>(
         &self,
         body: impl AsyncFnOnce(&mut UnitOfWork) -> Result<T, E> + Clone,
-    ) -> Result<T, E> {
-        self.try_transaction_with(TransactionOptions::default(), body).await
+    ) -> impl Future<Output = Result<T, E>> {
+        self.try_transaction_with(TransactionOptions::default(), body)
     }
 
     /// [`try_transaction`](Self::try_transaction) with options.
-    pub async fn try_transaction_with<T, E: From<Error>>(
+    #[track_caller]
+    pub fn try_transaction_with<T, E: From<Error>>(
         &self,
         options: TransactionOptions,
         body: impl AsyncFnOnce(&mut UnitOfWork) -> Result<T, E> + Clone,
+    ) -> impl Future<Output = Result<T, E>> {
+        self.repeat(options, body, Location::caller())
+    }
+
+    async fn repeat<T, E: From<Error>>(
+        &self,
+        options: TransactionOptions,
+        body: impl AsyncFnOnce(&mut UnitOfWork) -> Result<T, E> + Clone,
+        place: &'static Location<'static>,
     ) -> Result<T, E> {
         let mut attempt = 1;
         loop {
-            let mut uow = self.begin_with(options).await?;
+            let mut uow = UnitOfWork::begin_on(self.leases(), options, place).await?;
             let outcome = body.clone()(&mut uow).await;
             let mut again = uow.is_retryable();
             let outcome = match outcome {
