@@ -8,6 +8,7 @@ use sqlx::postgres::PgDatabaseError;
 use super::config::ConfigError;
 use super::constraint::Constraint;
 use super::migrate::MigrationError;
+use super::outcome::TransactionId;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -96,8 +97,24 @@ pub enum Error {
     ConnectionLost(#[source] DriverError),
 
     /// The connection broke while COMMIT was under way: it may or may not have happened.
-    #[error("the connection was lost during commit, so whether it took effect is unknown: {0}")]
-    CommitUnknown(#[source] DriverError),
+    ///
+    /// [`Database::transaction_outcome`](crate::Database::transaction_outcome) asks the server, for a
+    /// unit of work that had noted its
+    /// [`transaction_id`](crate::UnitOfWork::transaction_id).
+    #[error(
+        "the connection was lost during commit, so whether it took effect is unknown: {source}"
+    )]
+    CommitUnknown {
+        /// The transaction, if the unit of work had noted it.
+        transaction: Option<TransactionId>,
+        /// What the driver said.
+        source: DriverError,
+    },
+
+    /// The unit of work was not done by its deadline. It was rolled back, unless a commit was under
+    /// way: then it is [`CommitUnknown`](Self::CommitUnknown).
+    #[error("the unit of work was not done by its deadline, and was rolled back")]
+    DeadlineExceeded,
 
     /// The transaction can't commit because a statement in it failed; it was rolled back.
     #[error("the transaction was rolled back, because a statement in it had failed")]

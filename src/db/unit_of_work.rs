@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::panic::Location;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgTransactionManager;
 use sqlx::{Executor, PgConnection, SqlSafeStr};
@@ -13,6 +13,7 @@ use super::conn::{Conn, roll_back_abandoned};
 use super::database::Database;
 use super::error::{DriverError, Error, Result};
 use super::lease::{Lease, Leases, breaks_connection};
+use super::outcome::TransactionId;
 use super::transaction_state::{Standing, TransactionState};
 
 /// How much of other transactions' work a transaction sees.
@@ -36,12 +37,18 @@ pub struct TransactionOptions {
     isolation: IsolationLevel,
     read_only: bool,
     max_attempts: u32,
+    deadline: Option<Duration>,
 }
 
 impl Default for TransactionOptions {
     /// Read committed, read and write, at most 10 attempts.
     fn default() -> Self {
-        Self { isolation: IsolationLevel::ReadCommitted, read_only: false, max_attempts: 10 }
+        Self {
+            isolation: IsolationLevel::ReadCommitted,
+            read_only: false,
+            max_attempts: 10,
+            deadline: None,
+        }
     }
 }
 
@@ -61,6 +68,14 @@ impl TransactionOptions {
     /// How often the closure form runs its body at most; at least once.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts.max(1);
+        self
+    }
+
+    /// How long the whole unit of work may take, repetitions included: after it the closure form gives
+    /// up with [`Error::DeadlineExceeded`], and a statement of the manual form waits no longer.
+    /// None unless said.
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.deadline = Some(limit);
         self
     }
 
@@ -107,6 +122,8 @@ pub struct UnitOfWork {
     // Dropped inside a transaction, it rolls back before it goes to the next caller.
     lease: Lease,
     state: TransactionState,
+    id: Option<TransactionId>,
+    deadline: Option<Instant>,
 }
 
 /// How often BEGIN is sent: a connection that died unnoticed costs one attempt.
@@ -122,6 +139,7 @@ impl UnitOfWork {
         options: TransactionOptions,
         place: &'static Location<'static>,
     ) -> Result<Self> {
+        let started = Instant::now();
         let mut attempt = 1;
         loop {
             let mut lease = leases.acquire(place).await?;
@@ -134,7 +152,12 @@ impl UnitOfWork {
             match begun.await? {
                 Ok(lease) => {
                     tracing::debug!(target: "chancery", event = "database.session_created", ?options);
-                    return Ok(Self { lease, state: TransactionState::default() });
+                    return Ok(Self {
+                        lease,
+                        state: TransactionState::default(),
+                        id: None,
+                        deadline: options.deadline.map(|limit| started + limit),
+                    });
                 }
                 // Nothing was done yet, so nothing is done twice.
                 Err(error) if breaks_connection(&error) && attempt < BEGIN_ATTEMPTS => {
@@ -149,8 +172,34 @@ impl UnitOfWork {
     /// The transaction as an executor, for the application's own statements:
     /// `query!(…).execute(uow.executor())`.
     pub fn executor(&mut self) -> Conn<'_> {
-        let answer = self.lease.leases().answer_timeout();
+        let answer = self.answer_timeout();
         Conn::transaction(&mut self.lease, &self.state, answer)
+    }
+
+    /// Notes the transaction's identifier, and returns it: with it the server can be asked how the
+    /// commit ended when its answer was lost ([`Error::CommitUnknown`] carries it).
+    ///
+    /// It costs a round trip, because the answer to BEGIN can't hold it, and it makes the transaction
+    /// one that writes: call it where the outcome matters.
+    pub async fn transaction_id(&mut self) -> Result<TransactionId> {
+        if let Some(id) = self.id {
+            return Ok(id);
+        }
+        let id = sqlx::query_scalar!(r#"select pg_current_xact_id()::text as "id!""#)
+            .fetch_one(self.executor())
+            .await?;
+        let id = id.parse()?;
+        self.id = Some(id);
+        Ok(id)
+    }
+
+    /// How long the answer to the next statement may take.
+    fn answer_timeout(&self) -> Option<Duration> {
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        match (self.lease.leases().answer_timeout(), left) {
+            (Some(answer), Some(left)) => Some(answer.min(left)),
+            (answer, left) => answer.or(left),
+        }
     }
 
     /// The bare connection, for what an executor can't do (COPY, for example).
@@ -222,6 +271,7 @@ impl UnitOfWork {
     /// * [`Error::TransactionAborted`]: a statement had failed, so the server would have answered
     ///   COMMIT with ROLLBACK. Everything was rolled back.
     /// * [`Error::CommitUnknown`]: the connection broke; whether it took effect is unknown.
+    ///   [`Database::transaction_outcome`] finds out.
     /// * Constraints that are checked at the end (`deferrable initially deferred`): as elsewhere.
     pub async fn commit(mut self) -> Result<()> {
         let ending = async move {
@@ -231,7 +281,8 @@ impl UnitOfWork {
             }
             self.lease.run(PgTransactionManager::commit).await.map_err(|error| {
                 if breaks_connection(&error) {
-                    Error::CommitUnknown(DriverError::new(error))
+                    let transaction = self.id;
+                    Error::CommitUnknown { transaction, source: DriverError::new(error) }
                 } else {
                     error.into()
                 }
@@ -449,10 +500,21 @@ impl Database {
         body: impl AsyncFnOnce(&mut UnitOfWork) -> Result<T, E> + Clone,
         place: &'static Location<'static>,
     ) -> Result<T, E> {
+        let deadline = options.deadline.map(|limit| tokio::time::Instant::now() + limit);
         let mut attempt = 1;
         loop {
-            let mut uow = UnitOfWork::begin_on(self.leases(), options, place).await?;
-            let outcome = body.clone()(&mut uow).await;
+            let work = async {
+                let mut uow = UnitOfWork::begin_on(self.leases(), options, place).await?;
+                let outcome = body.clone()(&mut uow).await;
+                Ok::<_, Error>((uow, outcome))
+            };
+            // The commit is outside: given up half-way, nobody would know how it ended.
+            let (uow, outcome) = match deadline {
+                None => work.await?,
+                Some(deadline) => tokio::time::timeout_at(deadline, work)
+                    .await
+                    .map_err(|_| Error::DeadlineExceeded)??,
+            };
             let mut again = uow.is_retryable();
             let outcome = match outcome {
                 Ok(value) => uow.commit().await.map(|()| value).map_err(|error| {
@@ -468,8 +530,12 @@ impl Database {
             if outcome.is_ok() || !again || attempt >= options.max_attempts {
                 return outcome;
             }
-            tracing::debug!(attempt, "transaction collided with another one: running it again");
-            tokio::time::sleep(pause(attempt)).await;
+            tracing::debug!(target: "chancery", attempt, "collided with another transaction: again");
+            let rest = tokio::time::Instant::now() + pause(attempt);
+            if deadline.is_some_and(|deadline| deadline <= rest) {
+                return outcome;
+            }
+            tokio::time::sleep_until(rest).await;
             attempt += 1;
         }
     }
