@@ -3,4 +3,11 @@
 
 mod support;
 
+mod chunks;
+mod config_entries;
+mod enums;
+mod other_programs;
+mod secrets;
+mod templates;
+mod transcripts;
 mod users;
