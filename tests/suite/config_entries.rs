@@ -29,6 +29,22 @@ async fn a_value_of_any_json_type_can_be_read_back(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn numbers_come_back_to_the_last_bit(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    let edges = [f64::MAX, f64::MIN, f64::MIN_POSITIVE, 5e-324, 0.1 + 0.2, 1e-307, 5.0, 0.0, -0.5];
+    // Such as the components of a vector or a score.
+    let fractions = (1..1000_u32).map(|i| f64::from(i.wrapping_mul(2_654_435_761)) / 4e9);
+    let numbers: Vec<f64> = edges.into_iter().chain(fractions).collect();
+    let set = db.config().set_value("numbers", &json!(numbers), None).await.unwrap();
+    let read = db.config().get_value("numbers").await.unwrap().unwrap();
+    assert_eq!(set.value, read);
+    assert_eq!(serde_json::from_value::<Vec<f64>>(read).unwrap(), numbers);
+    for integer in [json!(i64::MIN), json!(u64::MAX), json!(0)] {
+        assert_eq!(db.config().set_value("n", &integer, None).await.unwrap().value, integer);
+    }
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
 async fn a_setting_that_is_not_there_is_none_and_one_set_to_null_is_not(pool: PgPool) {
     let db = Database::from_pool(pool);
     db.config().set_value("null", &Value::Null, None).await.unwrap();
