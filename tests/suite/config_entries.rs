@@ -18,6 +18,8 @@ async fn a_value_of_any_json_type_can_be_read_back(pool: PgPool) {
         json!(i64::MAX),
         json!(u64::MAX),
         json!(true),
+        // As deep as is taken.
+        (0..64).fold(json!(1), |inner, _| json!([inner])),
         Value::Null,
     ] {
         let set = db.config().set_value("llm.temperature", &value, Some("How free")).await.unwrap();

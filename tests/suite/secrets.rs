@@ -13,6 +13,7 @@ use chancery::{
 use private_postgres::Server;
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use sqlx::types::Json;
 use tokio::net::TcpListener;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -165,6 +166,7 @@ async fn what_is_stored_and_read_is_neither_logged_nor_shown_by_debug(pool: PgPo
         })+};
     }
     show!(private_user(), private_transcript(user.id), private_template(user.id));
+    show!(&token, user.password_hash.clone());
     show!(private_chunk(transcript.id), private_message(&conversation));
     show!(
         UserPatch { name: Patch::Set(Some(CANARY.into())), ..UserPatch::default() },
@@ -368,6 +370,11 @@ async fn a_value_that_cannot_be_read_is_not_shown(pool: PgPool) {
     }
     errors.push(failed(db.messages().get_last_n(conversation.id, 1).await));
     errors.push(failed(db.templates().get_by_id(template.id).await));
+    // An application's own statement, whose reader tells what it met.
+    let number = sqlx::query_scalar::<_, Json<i32>>("select to_jsonb($1::text)").bind(CANARY);
+    let unread = number.fetch_one(db.executor()).await.unwrap_err();
+    assert!(unread.to_string().contains(CANARY), "{unread}");
+    errors.push(failed(Err::<(), _>(unread.into())));
     for error in errors {
         assert!(matches!(error, Error::Decode(_)), "{error:?}");
         // Where it stands is told.
