@@ -67,6 +67,8 @@ impl From<SslMode> for PgSslMode {
 /// `application_name`, `options`, `host`, `port`, `user`, `password`, `dbname`, `connect_timeout`
 /// (seconds). `channel_binding` is accepted and ignored. Any other is refused by name.
 ///
+/// Special characters are percent-encoded: `/`, `?`, `#` and `@` in a password, `@` after the host.
+///
 /// Without `sslmode`, `verify-full` holds for every host that is not a loopback address or a socket.
 ///
 /// [`Database::connect`]: crate::Database::connect
@@ -524,9 +526,16 @@ fn parse_url(text: &str) -> Result<DatabaseConfig, ConfigError> {
         "postgres" | "postgresql" => {}
         _ => return Err(invalid("it must begin with postgres:// or postgresql://")),
     }
-    if rest.split(['/', '?']).next().is_some_and(|authority| {
-        authority.rsplit('@').next().is_some_and(|hosts| hosts.contains(','))
-    }) {
+    let (authority, after) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    // A / or ? of a password has ended the authority: the rest of it must not become the name of
+    // the database or of a parameter, which are shown.
+    if after.contains('@') {
+        return Err(invalid(
+            "there is an @ after its host: in a password write / as %2F, ? as %3F, # as %23, \
+             elsewhere @ as %40",
+        ));
+    }
+    if authority.rsplit('@').next().is_some_and(|hosts| hosts.contains(',')) {
         return Err(invalid("it names several hosts, and one is supported"));
     }
     let url = Url::parse(&format!("postgres://{rest}")).map_err(|e| {

@@ -4,5 +4,12 @@
 mod support;
 
 mod accounts;
+mod chunks;
+mod config_entries;
+mod enums;
+mod other_programs;
+mod secrets;
 mod startup;
+mod templates;
+mod transcripts;
 mod users;

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chancery::{
-    Conversation, Database, NewChunk, NewMessage, NewTemplate, NewTranscript, NewUser,
-    TemplateType, TokenHash, Transcript, TranscriptId, User, UserId,
+    Conversation, Database, Error, NewChunk, NewMessage, NewTemplate, NewTranscript, NewUser,
+    Result, TemplateType, TokenHash, Transcript, TranscriptId, User, UserId,
 };
 
 /// `#[sqlx::test]` reads DATABASE_URL, and the environment may only be changed while there is one
@@ -73,3 +73,21 @@ pub fn chunks(transcript_id: TranscriptId, count: i32) -> Vec<NewChunk> {
 pub fn new_template(user_id: Option<UserId>) -> NewTemplate {
     NewTemplate::new(user_id, TemplateType::Blog, format!("template {}", unique()), "Hello {name}")
 }
+
+/// The field that an [`Error::InvalidInput`] names.
+#[track_caller]
+pub fn invalid<T: std::fmt::Debug>(result: Result<T>) -> &'static str {
+    match result {
+        Err(Error::InvalidInput(e)) => e.field,
+        other => panic!("expected invalid input, got {other:?}"),
+    }
+}
+
+/// Limits and offsets that no list takes, with the one that is named.
+pub const BAD_LIMITS: [(i64, i64, &str); 5] = [
+    (-1, 0, "limit"),
+    (1001, 0, "limit"),
+    (i64::MIN, 0, "limit"),
+    (10, -1, "offset"),
+    (10, i64::MIN, "offset"),
+];
