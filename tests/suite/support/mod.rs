@@ -1,11 +1,17 @@
 //! The server, and factories: set the field that matters, the rest has defaults.
 
+mod paging;
+mod waiting;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chancery::{
-    Conversation, Database, NewChunk, NewMessage, NewTemplate, NewTranscript, NewUser,
-    TemplateType, TokenHash, Transcript, TranscriptId, User, UserId,
+    Conversation, Database, Error, InvalidInput, NewChunk, NewMessage, NewTemplate, NewTranscript,
+    NewUser, TemplateType, TokenHash, Transcript, TranscriptId, User, UserId,
 };
+
+pub use paging::{BAD_LIMITS, all_pages};
+pub use waiting::{backend, until_blocked};
 
 /// `#[sqlx::test]` reads DATABASE_URL, and the environment may only be changed while there is one
 /// thread: before `main`.
@@ -72,4 +78,12 @@ pub fn chunks(transcript_id: TranscriptId, count: i32) -> Vec<NewChunk> {
 
 pub fn new_template(user_id: Option<UserId>) -> NewTemplate {
     NewTemplate::new(user_id, TemplateType::Blog, format!("template {}", unique()), "Hello {name}")
+}
+
+/// What an input was refused for.
+pub fn invalid<T: std::fmt::Debug>(result: chancery::Result<T>) -> InvalidInput {
+    match result {
+        Err(Error::InvalidInput(refusal)) => refusal,
+        other => panic!("not refused as invalid input: {other:?}"),
+    }
 }
