@@ -3,5 +3,8 @@
 
 mod support;
 
+mod conversation_trigger;
+mod conversations;
+mod messages;
 mod sessions;
 mod users;
