@@ -7,6 +7,7 @@ use chancery::{
 };
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 
 use crate::support::{
     backend, conversation, conversation_of, messages, unique, until_blocked, user,
@@ -352,23 +353,36 @@ async fn many_writers_leave_the_time_of_the_newest_message(pool: PgPool) {
     assert_eq!(updated_at(&db, conversation.id).await, written[99].created_at);
 }
 
+/// Conversations whose order on disk is not that of their identifiers, in the latter.
+async fn scattered(db: &Database, count: i32) -> Vec<ConversationId> {
+    let ada = user(db).await;
+    let mut ids: Vec<ConversationId> = sqlx::query_scalar(
+        "insert into conversations (user_id) select $1 from generate_series(1, $2) returning id",
+    )
+    .bind(ada.id)
+    .bind(count)
+    .fetch_all(db.executor())
+    .await
+    .unwrap();
+    sqlx::query("analyze conversations").execute(db.executor()).await.unwrap();
+    ids.sort();
+    ids
+}
+
+fn one_each<'a>(ids: impl IntoIterator<Item = &'a ConversationId>) -> Vec<NewMessage> {
+    ids.into_iter().map(|id| NewMessage::user(*id, "hello")).collect()
+}
+
 #[sqlx::test(migrator = "chancery::MIGRATOR")]
 async fn conversations_are_locked_in_the_order_of_their_identifiers(pool: PgPool) {
     let db = Database::from_pool(pool);
-    let ada = user(&db).await;
-    let mut ids = Vec::new();
-    for _ in 0..9 {
-        ids.push(conversation_of(&db, ada.id).await.id);
-    }
-    let forwards = ids.clone();
-    let backwards: Vec<_> = ids.iter().rev().copied().collect();
-    let mixed: Vec<_> = (0..9).map(|i| ids[(i * 4 + 1) % 9]).collect();
-    for order in [forwards, backwards, mixed] {
+    let ids = scattered(&db, 19).await;
+    let mixed: Vec<_> = (0..19).map(|i| ids[(i * 4 + 1) % 19]).collect();
+    for new in [one_each(&ids), one_each(ids.iter().rev()), one_each(&mixed)] {
         let mut holder = db.begin().await.unwrap();
-        holder.lock_conversation(ids[4]).await.unwrap();
+        holder.lock_conversation(ids[9]).await.unwrap();
         let mut bulk = db.begin().await.unwrap();
         let waiting = backend(&mut bulk).await;
-        let new = order.iter().map(|id| NewMessage::user(*id, "hello")).collect();
         let bulk = tokio::spawn(async move {
             bulk.messages().create_many(new).await.unwrap();
             bulk.commit().await.unwrap();
@@ -381,7 +395,7 @@ async fn conversations_are_locked_in_the_order_of_their_identifiers(pool: PgPool
                 .await
                 .unwrap();
         free.sort();
-        assert_eq!(free, ids[5..]);
+        assert_eq!(free, ids[10..]);
         holder.commit().await.unwrap();
         bulk.await.unwrap();
     }
@@ -390,23 +404,30 @@ async fn conversations_are_locked_in_the_order_of_their_identifiers(pool: PgPool
 #[sqlx::test(migrator = "chancery::MIGRATOR")]
 async fn bulk_inserts_in_opposite_orders_do_not_deadlock(pool: PgPool) {
     let db = Database::from_pool(pool);
-    let ada = user(&db).await;
-    let mut forwards = Vec::new();
-    for _ in 0..200 {
-        let conversation = conversation_of(&db, ada.id).await;
-        forwards.push(NewMessage::user(conversation.id, "hello"));
-    }
-    let backwards: Vec<_> = forwards.iter().rev().cloned().collect();
-    for _ in 0..20 {
+    let ids = scattered(&db, 2000).await;
+    // A connection plans the trigger's statements once, for the messages that it meets first. Those
+    // of one connection began with a single message, those of the other with many: left to their
+    // plans, they would take the rows in different orders.
+    let connection = async || {
+        let options = (*db.pool().connect_options()).clone();
+        let one = PgPoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+        Database::from_pool(one)
+    };
+    let (begun_with_one, begun_with_many) = (connection().await, connection().await);
+    begun_with_one.messages().create_many(one_each(&ids[..1])).await.unwrap();
+    begun_with_many.messages().create_many(one_each(&ids)).await.unwrap();
+
+    let some = &ids[..300];
+    for _ in 0..30 {
         // Outside of a retrying transaction: a deadlock would be seen.
-        let (one, two, three, four) = tokio::join!(
-            db.messages().create_many(forwards.clone()),
-            db.messages().create_many(backwards.clone()),
-            db.messages().create_many(forwards.clone()),
-            db.messages().create_many(backwards.clone()),
+        let (one, many) = tokio::join!(
+            begun_with_one.messages().create_many(one_each(some)),
+            begun_with_many.messages().create_many(one_each(some.iter().rev())),
         );
-        for written in [one, two, three, four] {
-            assert_eq!(written.unwrap().len(), 200);
+        for written in [one, many] {
+            assert_eq!(written.unwrap().len(), 300);
         }
     }
+    begun_with_one.close().await;
+    begun_with_many.close().await;
 }
