@@ -6,7 +6,7 @@ use chancery::{
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{BAD_LIMITS, chunks, invalid, new_transcript, transcript, user};
+use crate::support::{BAD_WINDOWS, chunks, invalid_field, new_transcript, transcript, user};
 
 fn indexes(list: &[Chunk]) -> Vec<i32> {
     list.iter().map(|c| c.chunk_index).collect()
@@ -227,18 +227,18 @@ async fn bad_input_is_refused_by_name_and_the_transaction_goes_on(pool: PgPool) 
         // The last of several: none of them is sent.
         let mut new = chunks(source.id, 2);
         new.push(bad);
-        assert_eq!(invalid(uow.chunks().create_many(new).await), field);
+        assert_eq!(invalid_field(uow.chunks().create_many(new).await), field);
     }
-    for (limit, offset, field) in BAD_LIMITS {
+    for (limit, offset, field) in BAD_WINDOWS {
         let list = uow.chunks().list_by_transcript(source.id, limit, offset).await;
-        assert_eq!(invalid(list), field);
+        assert_eq!(invalid_field(list), field);
     }
     let owner = source.user_id;
     for (limit, contained, field) in
         [(-1, json!({}), "limit"), (1001, json!({}), "limit"), (1, json!("\0"), "contained")]
     {
         let list = uow.chunks().list_by_metadata(owner, &contained, limit).await;
-        assert_eq!(invalid(list), field);
+        assert_eq!(invalid_field(list), field);
     }
     let edge = NewChunk::new(source.id, i32::MAX, "", i32::MAX);
     uow.chunks().create_many(vec![edge]).await.unwrap();

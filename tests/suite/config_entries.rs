@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 
-use crate::support::{BAD_LIMITS, invalid};
+use crate::support::{BAD_WINDOWS, invalid_field};
 
 #[sqlx::test(migrator = "chancery::MIGRATOR")]
 async fn a_value_of_any_json_type_can_be_read_back(pool: PgPool) {
@@ -149,10 +149,10 @@ async fn bad_input_is_refused_by_name_and_the_transaction_goes_on(pool: PgPool) 
         ("value", "k", &json!({"k": "\0"}), None),
         ("description", "k", &one, Some("\0")),
     ] {
-        assert_eq!(invalid(uow.config().set_value(key, value, description).await), field);
+        assert_eq!(invalid_field(uow.config().set_value(key, value, description).await), field);
     }
-    for (limit, offset, field) in BAD_LIMITS {
-        assert_eq!(invalid(uow.config().list(limit, offset).await), field);
+    for (limit, offset, field) in BAD_WINDOWS {
+        assert_eq!(invalid_field(uow.config().list(limit, offset).await), field);
     }
     let longest = "ä".repeat(100);
     uow.config().set_value(&longest, &one, None).await.unwrap();

@@ -7,7 +7,7 @@ use chancery::{
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{BAD_LIMITS, invalid, new_template, user};
+use crate::support::{BAD_WINDOWS, invalid_field, new_template, user};
 
 const OWN_KEY: Constraint = Constraint::TemplatesUserIdTemplateTypeTemplateNameKey;
 
@@ -270,7 +270,7 @@ async fn bad_input_is_refused_by_name_and_the_transaction_goes_on(pool: PgPool) 
         ("variables", content("x").variables(json!(["\0"]))),
         ("variables", content("x").variables(json!([too_deep]))),
     ] {
-        assert_eq!(invalid(uow.templates().create_template(new).await), field);
+        assert_eq!(invalid_field(uow.templates().create_template(new).await), field);
     }
     let longest = named(owner, TemplateType::Blog, &"ä".repeat(255));
     let kept = uow.templates().create_template(longest).await.unwrap();
@@ -283,14 +283,14 @@ async fn bad_input_is_refused_by_name_and_the_transaction_goes_on(pool: PgPool) 
         ),
         ("variables", TemplatePatch { variables: json!("name").into(), ..default() }),
     ] {
-        assert_eq!(invalid(uow.templates().update(kept.id, patch).await), field);
+        assert_eq!(invalid_field(uow.templates().update(kept.id, patch).await), field);
     }
-    for (limit, offset, field) in BAD_LIMITS {
-        assert_eq!(invalid(uow.templates().list_by_user(owner, limit, offset).await), field);
+    for (limit, offset, field) in BAD_WINDOWS {
+        assert_eq!(invalid_field(uow.templates().list_by_user(owner, limit, offset).await), field);
     }
     for limit in [-1, 1001] {
         let list = uow.templates().list_defaults(TemplateType::Blog, limit).await;
-        assert_eq!(invalid(list), "limit");
+        assert_eq!(invalid_field(list), "limit");
     }
     uow.commit().await.unwrap();
     assert_eq!(db.templates().get_by_id(kept.id).await.unwrap(), Some(kept));

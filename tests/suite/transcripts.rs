@@ -7,7 +7,7 @@ use chancery::{
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{BAD_LIMITS, chunks, invalid, new_transcript, transcript, user};
+use crate::support::{BAD_WINDOWS, chunks, invalid_field, new_transcript, transcript, user};
 
 /// So many transcripts of a new user, in one transaction: they share their `created_at`.
 async fn loaded_together(db: &Database, count: usize) -> (UserId, Vec<TranscriptId>) {
@@ -144,7 +144,7 @@ async fn bad_input_is_refused_by_name_and_the_transaction_goes_on(pool: PgPool) 
         ("metadata", base().metadata(too_deep.clone())),
         ("metadata", base().metadata(json!({"k": "\0"}))),
     ] {
-        assert_eq!(invalid(uow.transcripts().create(new).await), field);
+        assert_eq!(invalid_field(uow.transcripts().create(new).await), field);
     }
     let kept = uow.transcripts().create(base()).await.unwrap();
     let default = TranscriptPatch::default;
@@ -154,22 +154,28 @@ async fn bad_input_is_refused_by_name_and_the_transaction_goes_on(pool: PgPool) 
         ("duration", TranscriptPatch { duration: Some(-1).into(), ..default() }),
         ("metadata", TranscriptPatch { metadata: too_deep.into(), ..default() }),
     ] {
-        assert_eq!(invalid(uow.transcripts().update(kept.id, patch).await), field);
+        assert_eq!(invalid_field(uow.transcripts().update(kept.id, patch).await), field);
     }
-    for (limit, offset, field) in BAD_LIMITS {
-        assert_eq!(invalid(uow.transcripts().list_by_user(owner, limit, offset).await), field);
+    for (limit, offset, field) in BAD_WINDOWS {
+        assert_eq!(
+            invalid_field(uow.transcripts().list_by_user(owner, limit, offset).await),
+            field
+        );
     }
     for limit in [-1, 1001] {
-        assert_eq!(invalid(uow.transcripts().list_by_video("v", limit).await), "limit");
+        assert_eq!(invalid_field(uow.transcripts().list_by_video("v", limit).await), "limit");
         let by_metadata = uow.transcripts().list_by_metadata(owner, &json!({}), limit).await;
-        assert_eq!(invalid(by_metadata), "limit");
+        assert_eq!(invalid_field(by_metadata), "limit");
     }
     for size in [-1, 0, 1001] {
         let page = uow.transcripts().page_by_user(owner, PageRequest::first(size)).await;
-        assert_eq!(invalid(page), "size");
+        assert_eq!(invalid_field(page), "size");
     }
     let nul = json!({"k": "\0"});
-    assert_eq!(invalid(uow.transcripts().list_by_metadata(owner, &nul, 10).await), "contained");
+    assert_eq!(
+        invalid_field(uow.transcripts().list_by_metadata(owner, &nul, 10).await),
+        "contained"
+    );
     uow.commit().await.unwrap();
     assert_eq!(db.transcripts().get_by_id(kept.id).await.unwrap(), Some(kept));
 }
