@@ -524,12 +524,13 @@ fn parse_url(text: &str) -> Result<DatabaseConfig, ConfigError> {
         "postgres" | "postgresql" => {}
         _ => return Err(invalid("it must begin with postgres:// or postgresql://")),
     }
-    if rest.split(['/', '?']).next().is_some_and(|authority| {
-        authority.rsplit('@').next().is_some_and(|hosts| hosts.contains(','))
-    }) {
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    if authority.rsplit('@').next().is_some_and(|hosts| hosts.contains(',')) {
         return Err(invalid("it names several hosts, and one is supported"));
     }
-    let url = Url::parse(&format!("postgres://{rest}")).map_err(|e| {
+    // libpq takes a user without a host, which then stands in the parameters.
+    let host = if authority.ends_with('@') { "localhost" } else { "" };
+    let url = Url::parse(&format!("postgres://{authority}{host}{path}")).map_err(|e| {
         invalid(format!("{e}; are special characters in the password percent-encoded?"))
     })?;
     if url.fragment().is_some() {
@@ -665,6 +666,11 @@ mod tests {
             assert_eq!(config.password.unwrap().expose_secret(), "p@ss");
         }
         assert_eq!(url("postgres:///app?host=/var/run/postgresql").host, "/var/run/postgresql");
+        let socket = url("postgresql://me:pw@/app?host=/cloudsql/project");
+        assert_eq!(
+            (&*socket.host, &*socket.user, &*socket.database),
+            ("/cloudsql/project", "me", "app")
+        );
         assert_eq!(url("postgres://%2Fvar%2Frun/app").host, "/var/run");
         assert_eq!(url("postgres://u@[::1]:5432/app").host, "::1");
         assert_eq!(url("postgres://ada@localhost").database, "ada");
