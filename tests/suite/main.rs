@@ -3,4 +3,12 @@
 
 mod support;
 
+mod connecting;
+mod constraints;
+mod health;
+mod migrations;
+mod pool;
+mod schema_laws;
+mod transactions;
+mod unit_of_work;
 mod users;

@@ -1,5 +1,10 @@
 //! The server, and factories: set the field that matters, the rest has defaults.
 
+pub mod database;
+pub mod events;
+pub mod proxy;
+pub mod schema;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chancery::{
