@@ -174,16 +174,29 @@ impl Database {
     /// It ends: what is still in use after the configuration's `close_timeout` is left to end by
     /// itself, and `false` is returned.
     pub async fn close(&self) -> bool {
-        let closed = tokio::time::timeout(self.inner.timeouts.close, self.inner.pool.close()).await;
+        let pool = self.inner.pool.clone();
+        // The pool closes idle connections only when it has all of them back: taken out, they go now.
+        let idle: Vec<_> = std::iter::from_fn(|| pool.try_acquire()).collect();
+        // Marks the pool as closed, before anything is waited for.
+        drop(pool.close());
+        // In a task: it goes on with those that come back after the timeout.
+        let closing = tokio::spawn(async move {
+            for connection in idle {
+                connection.close().await.ok();
+            }
+            pool.close().await;
+        });
+        let clean = tokio::time::timeout(self.inner.timeouts.close, finished(closing)).await;
+        let clean = matches!(clean, Ok(Ok(())));
         let pool = self.pool_status();
         tracing::info!(
             target: "chancery",
             event = "database.closed",
-            clean = closed.is_ok(),
+            clean,
             left_in_use = pool.in_use,
             "closed"
         );
-        closed.is_ok()
+        clean
     }
 
     pub(crate) fn timeouts(&self) -> Timeouts {
@@ -192,6 +205,9 @@ impl Database {
 
     /// A connection of its own, outside of the pool.
     pub(crate) async fn open_connection(&self) -> Result<PgConnection> {
+        if self.inner.pool.is_closed() {
+            return Err(Error::PoolClosed);
+        }
         let options: PgConnectOptions = (*self.inner.pool.connect_options()).clone();
         let timeout = self.inner.timeouts.connect;
         // In a task: a dropped caller must not leave a half-open handshake to the pool's server.

@@ -1,6 +1,10 @@
 //! The server, and factories: set the field that matters, the rest has defaults.
 
+pub mod database;
+pub mod events;
 mod paging;
+pub mod proxy;
+pub mod schema;
 mod waiting;
 
 use std::sync::atomic::{AtomicU64, Ordering};
