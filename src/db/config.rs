@@ -67,6 +67,8 @@ impl From<SslMode> for PgSslMode {
 /// `application_name`, `options`, `host`, `port`, `user`, `password`, `dbname`, `connect_timeout`
 /// (seconds). `channel_binding` is accepted and ignored. Any other is refused by name.
 ///
+/// Special characters are percent-encoded: `/`, `?`, `#` and `@` in a password, `@` after the host.
+///
 /// Without `sslmode`, `verify-full` holds for every host that is not a loopback address or a socket.
 ///
 /// [`Database::connect`]: crate::Database::connect
@@ -559,12 +561,21 @@ fn parse_url(text: &str) -> Result<DatabaseConfig, ConfigError> {
         "postgres" | "postgresql" => {}
         _ => return Err(invalid("it must begin with postgres:// or postgresql://")),
     }
-    if rest.split(['/', '?']).next().is_some_and(|authority| {
-        authority.rsplit('@').next().is_some_and(|hosts| hosts.contains(','))
-    }) {
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    // A / or ? of a password has ended the authority: the rest of it must not become the name of
+    // the database or of a parameter, which are shown.
+    if path.contains('@') {
+        return Err(invalid(
+            "there is an @ after its host: in a password write / as %2F, ? as %3F, # as %23, \
+             elsewhere @ as %40",
+        ));
+    }
+    if authority.rsplit('@').next().is_some_and(|hosts| hosts.contains(',')) {
         return Err(invalid("it names several hosts, and one is supported"));
     }
-    let url = Url::parse(&format!("postgres://{rest}")).map_err(|e| {
+    // libpq takes a user without a host, which then stands in the parameters.
+    let host = if authority.ends_with('@') { "localhost" } else { "" };
+    let url = Url::parse(&format!("postgres://{authority}{host}{path}")).map_err(|e| {
         invalid(format!("{e}; are special characters in the password percent-encoded?"))
     })?;
     if url.fragment().is_some() {
@@ -703,6 +714,11 @@ mod tests {
             assert_eq!(config.password.unwrap().expose_secret(), "p@ss");
         }
         assert_eq!(url("postgres:///app?host=/var/run/postgresql").host, "/var/run/postgresql");
+        let socket = url("postgresql://me:pw@/app?host=/cloudsql/project");
+        assert_eq!(
+            (&*socket.host, &*socket.user, &*socket.database),
+            ("/cloudsql/project", "me", "app")
+        );
         assert_eq!(url("postgres://%2Fvar%2Frun/app").host, "/var/run");
         assert_eq!(url("postgres://u@[::1]:5432/app").host, "::1");
         assert_eq!(url("postgres://ada@localhost").database, "ada");

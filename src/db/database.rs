@@ -128,6 +128,7 @@ impl Database {
             acquire: config.pool_timeout,
             answer: config.statement_timeout.map(|server| server + ANSWER_GRACE),
             keep: recycle / 10,
+            pre_ping,
             held: config.hold_warning,
         };
         let timeouts = Timeouts {
@@ -160,6 +161,7 @@ impl Database {
             acquire: pool.options().get_acquire_timeout(),
             answer: None,
             keep: pool.options().get_max_lifetime().map_or(Duration::from_secs(60), |l| l / 10),
+            pre_ping: true,
             held: Duration::from_secs(10),
         };
         let leases = Leases::new(pool, target, lease_options);
@@ -196,19 +198,30 @@ impl Database {
     /// It ends: what is still in use after the configuration's `close_timeout` is left to end by
     /// itself, and `false` is returned.
     pub async fn close(&self) -> bool {
-        // Closed from here on: no lease is kept warm any more.
-        let closing = self.leases().pool.close();
+        let pool = self.leases().pool.clone();
+        // The pool closes idle connections only when it has all of them back: taken out, they go now.
+        let idle: Vec<_> = std::iter::from_fn(|| pool.try_acquire()).collect();
+        // Marks the pool as closed, before anything is waited for.
+        drop(pool.close());
         self.leases().release_warm();
-        let closed = tokio::time::timeout(self.inner.timeouts.close, closing).await;
+        // In a task: it goes on with those that come back after the timeout.
+        let closing = tokio::spawn(async move {
+            for connection in idle {
+                connection.close().await.ok();
+            }
+            pool.close().await;
+        });
+        let clean = tokio::time::timeout(self.inner.timeouts.close, finished(closing)).await;
+        let clean = matches!(clean, Ok(Ok(())));
         let pool = self.pool_status();
         tracing::info!(
             target: "chancery",
             event = "database.closed",
-            clean = closed.is_ok(),
+            clean,
             left_in_use = pool.in_use,
             "closed"
         );
-        closed.is_ok()
+        clean
     }
 
     pub(crate) fn timeouts(&self) -> Timeouts {
@@ -217,6 +230,9 @@ impl Database {
 
     /// A connection of its own, outside of the pool.
     pub(crate) async fn open_connection(&self) -> Result<PgConnection> {
+        if self.leases().pool.is_closed() {
+            return Err(Error::PoolClosed);
+        }
         let options: PgConnectOptions = (*self.leases().pool.connect_options()).clone();
         let timeout = self.inner.timeouts.connect;
         // In a task: a dropped caller must not leave a half-open handshake to the pool's server.

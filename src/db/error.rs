@@ -300,7 +300,7 @@ impl From<sqlx::Error> for Error {
                     "53300" => Self::TooManyConnections,
                     "55P03" => Self::LockTimeout,
                     "57014" => Self::StatementTimeout,
-                    "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => {
+                    "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04" => {
                         Self::ConnectionLost(DriverError(error))
                     }
                     code if code.starts_with("08") => Self::ConnectionLost(DriverError(error)),
@@ -439,3 +439,6 @@ pub enum Reason {
     #[error("is not {0}")]
     Malformed(&'static str),
 }
+
+#[cfg(test)]
+mod tests;

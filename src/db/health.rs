@@ -35,7 +35,7 @@ pub struct Health {
     pub pool: PoolStatus,
     /// Which migrations are applied; none when the database does not answer.
     pub schema: Option<MigrationStatus>,
-    /// Why it is unhealthy.
+    /// Why it is unhealthy, in a few words; the error itself is logged.
     pub error: Option<String>,
 }
 
@@ -43,6 +43,24 @@ impl Health {
     /// Whether requests can be served.
     pub fn is_healthy(&self) -> bool {
         self.status == HealthStatus::Healthy
+    }
+}
+
+/// What an endpoint may tell: the error itself names addresses and places in the code.
+fn reason(error: &Error) -> &'static str {
+    match error {
+        Error::PoolTimedOut(timeout) if timeout.in_use > 0 => "all connections are in use",
+        Error::PoolTimedOut(_) | Error::Unreachable { .. } | Error::ConnectTimeout { .. } => {
+            "the server can't be reached"
+        }
+        Error::ConnectionLost(_) => "the connection to the server was lost",
+        Error::PoolClosed => "the database handle was closed",
+        Error::AuthenticationFailed { .. } | Error::PermissionDenied => {
+            "the server refuses the user"
+        }
+        Error::DatabaseMissing { .. } => "the database does not exist",
+        Error::TooManyConnections => "the server accepts no more connections",
+        _ => "the server answers with an error",
     }
 }
 
@@ -71,7 +89,10 @@ impl Database {
         let answer = tokio::time::timeout(self.timeouts().health, finished(asking)).await;
         let (answer, error) = match answer {
             Ok(Ok(Ok(answer))) => (Some(answer), None),
-            Ok(Ok(Err(error)) | Err(error)) => (None, Some(error.to_string())),
+            Ok(Ok(Err(error)) | Err(error)) => {
+                tracing::warn!(target: "chancery", event = "database.unhealthy", %error);
+                (None, Some(reason(&error).to_owned()))
+            }
             Err(_) => (None, Some("no answer in time (health_timeout)".into())),
         };
         let (server_version, schema) = answer.unzip();

@@ -1,4 +1,18 @@
 //! Identifiers: a type for each table, so that one can't be passed for another.
+//!
+//! ```
+//! # async fn example(db: chancery::Database, session: chancery::Session) -> chancery::Result<()> {
+//! db.users().get_by_id(session.user_id).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! A session's identifier is not a user's:
+//!
+//! ```compile_fail,E0308
+//! # async fn example(db: chancery::Database, session: chancery::Session) -> chancery::Result<()> {
+//! db.users().get_by_id(session.id).await?;
+//! # Ok(()) }
+//! ```
 
 /// Declares the newtype of a table's `id` column.
 macro_rules! id {

@@ -41,6 +41,8 @@ pub(crate) struct LeaseOptions {
     pub answer: Option<Duration>,
     /// How long a connection stays out of the pool at most, so that the pool can recycle it.
     pub keep: Duration,
+    /// Whether a connection that was idle for longer than [`FRESH`] is pinged.
+    pub pre_ping: bool,
     /// A lease that is held for longer is warned about.
     pub held: Duration,
 }
@@ -152,6 +154,8 @@ impl Leases {
         if let Some(mut warm) = warm {
             if warm.taken.elapsed() > self.options.keep {
                 self.return_to_pool(warm.connection).await;
+            } else if !self.options.pre_ping && !warm.suspect {
+                return Ok((warm.connection, warm.taken));
             } else if let Ok(Ok(())) = timeout(PING, warm.connection.ping()).await {
                 return Ok((warm.connection, warm.taken));
             } else {
@@ -487,7 +491,7 @@ pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
             let code = e.code();
             let code = code.as_deref().unwrap_or_default();
             code.starts_with("08")
-                || matches!(code, "57P01" | "57P02" | "57P03" | "57P05" | "25P03")
+                || matches!(code, "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04")
                 // "cached plan must not change result type": the statement would fail for ever.
                 || code == "0A000"
         }

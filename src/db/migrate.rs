@@ -194,6 +194,12 @@ impl Database {
         let mut connection = self.open_connection().await?;
         // A migration may take longer than a statement of the application.
         sqlx::query("set statement_timeout = 0").execute(&mut connection).await?;
+        // A caller that goes away while a migration waits for a table lock: the server notices, and
+        // gives up the migration lock, although it has nothing to send. Not every system can do it.
+        sqlx::query("set client_connection_check_interval = '500ms'")
+            .execute(&mut connection)
+            .await
+            .ok();
         let database = sqlx::query_scalar!(r#"select current_database() as "name!""#)
             .fetch_one(&mut connection)
             .await?;

@@ -73,14 +73,14 @@ impl TransactionState {
         }
     }
 
-    /// Whether a statement failed in a way that running the whole transaction again cures.
+    /// Whether a statement failed in a way that running the whole transaction again cures; also when
+    /// a nested unit of work was undone since, for its error may be why the transaction ends.
     pub(crate) fn is_retryable(&self) -> bool {
         self.retryable.load(Relaxed)
     }
 
     /// The work since the last savepoint was undone, and with it what was wrong.
     pub(crate) fn rolled_back_to_savepoint(&self) {
-        self.retryable.store(false, Relaxed);
         self.set(Standing::Healthy);
     }
 

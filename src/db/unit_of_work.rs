@@ -359,8 +359,10 @@ impl Savepoint<'_> {
     /// [`Error::TransactionAborted`] when a statement had failed; what was done since the savepoint
     /// was undone, and the outer unit of work goes on.
     pub async fn commit(mut self) -> Result<()> {
+        // Open while it asks: given up there, it is undone, and so is what it is nested in.
+        let standing = self.parent.check().await;
         self.open = false;
-        if self.parent.check().await == Standing::Failed {
+        if standing == Standing::Failed {
             self.parent.undo_savepoint().await?;
             return Err(Error::TransactionAborted);
         }

@@ -4,5 +4,24 @@
 mod support;
 
 mod accounts;
+mod chunks;
+mod config_entries;
+mod connecting;
+mod constraints;
+mod conversation_trigger;
+mod conversations;
+mod enums;
+mod health;
+mod messages;
+mod migrations;
+mod other_programs;
+mod pool;
+mod schema_laws;
+mod secrets;
+mod sessions;
 mod startup;
+mod templates;
+mod transactions;
+mod transcripts;
+mod unit_of_work;
 mod users;

@@ -1,11 +1,21 @@
 //! The server, and factories: set the field that matters, the rest has defaults.
 
+pub mod database;
+pub mod events;
+mod paging;
+pub mod proxy;
+pub mod schema;
+mod waiting;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chancery::{
-    Conversation, Database, NewChunk, NewMessage, NewTemplate, NewTranscript, NewUser,
-    TemplateType, TokenHash, Transcript, TranscriptId, User, UserId,
+    Conversation, Database, Error, InvalidInput, NewChunk, NewMessage, NewTemplate, NewTranscript,
+    NewUser, Result, TemplateType, TokenHash, Transcript, TranscriptId, User, UserId,
 };
+
+pub use paging::{BAD_LIMITS, all_pages};
+pub use waiting::{backend, until_blocked};
 
 /// `#[sqlx::test]` reads DATABASE_URL, and the environment may only be changed while there is one
 /// thread: before `main`.
@@ -73,3 +83,27 @@ pub fn chunks(transcript_id: TranscriptId, count: i32) -> Vec<NewChunk> {
 pub fn new_template(user_id: Option<UserId>) -> NewTemplate {
     NewTemplate::new(user_id, TemplateType::Blog, format!("template {}", unique()), "Hello {name}")
 }
+
+/// What an input was refused for.
+#[track_caller]
+pub fn invalid<T: std::fmt::Debug>(result: Result<T>) -> InvalidInput {
+    match result {
+        Err(Error::InvalidInput(refusal)) => refusal,
+        other => panic!("not refused as invalid input: {other:?}"),
+    }
+}
+
+/// The name of the field that was refused.
+#[track_caller]
+pub fn invalid_field<T: std::fmt::Debug>(result: Result<T>) -> &'static str {
+    invalid(result).field
+}
+
+/// Limits with offsets that no list takes, and which of the two is named.
+pub const BAD_WINDOWS: [(i64, i64, &str); 5] = [
+    (-1, 0, "limit"),
+    (1001, 0, "limit"),
+    (i64::MIN, 0, "limit"),
+    (10, -1, "offset"),
+    (10, i64::MIN, "offset"),
+];

@@ -1,0 +1,336 @@
+-- The whole schema, for reading. Written by a test from the catalogue, after all migrations:
+--   UPDATE_SCHEMA=1 cargo test -p chancery --test suite migrations
+
+CREATE OR REPLACE FUNCTION fill_chunk_user_id()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+    select t.user_id into new.user_id from transcripts t where t.id = new.transcript_id;
+    if new.user_id is null then
+        raise foreign_key_violation using
+            message = 'the chunk''s transcript does not exist',
+            table = 'chunks',
+            constraint = 'chunks_transcript_id_fkey';
+    end if;
+    return new;
+end;
+$function$;
+
+CREATE OR REPLACE FUNCTION fill_message_user_id()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+    select c.user_id into new.user_id from conversations c where c.id = new.conversation_id;
+    if new.user_id is null then
+        raise foreign_key_violation using
+            message = 'the message''s conversation does not exist',
+            table = 'messages',
+            constraint = 'messages_conversation_id_fkey';
+    end if;
+    return new;
+end;
+$function$;
+
+CREATE OR REPLACE FUNCTION set_updated_at()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+    if new.updated_at is not distinct from old.updated_at then
+        new.updated_at := now();
+    end if;
+    new.updated_at := greatest(old.updated_at, new.updated_at);
+    return new;
+end;
+$function$;
+
+CREATE OR REPLACE FUNCTION update_conversation_timestamp()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+    perform 1
+       from conversations c
+      where c.id in (select i.conversation_id from inserted i)
+      order by c.id
+        for no key update;
+
+    update conversations c
+       set updated_at = newest.created_at
+      from (select i.conversation_id, max(i.created_at) as created_at
+              from inserted i
+             group by i.conversation_id) newest
+     where c.id = newest.conversation_id
+       and c.updated_at < newest.created_at;
+    return null;
+end;
+$function$;
+
+create table account_numbers (
+    id uuid not null default gen_random_uuid(),
+    borrower_id uuid not null,
+    number varchar(50) not null,
+    account_type varchar(20) not null,
+    created_at timestamptz not null default now(),
+    constraint account_numbers_pkey PRIMARY KEY (id),
+    constraint account_numbers_borrower_id_fkey FOREIGN KEY (borrower_id) REFERENCES borrowers(id) ON DELETE CASCADE
+);
+CREATE INDEX account_numbers_borrower_id_idx ON account_numbers USING btree (borrower_id);
+
+create table borrowers (
+    id uuid not null default gen_random_uuid(),
+    user_id uuid,
+    name varchar(255) not null,
+    ssn_hash varchar(64),
+    address jsonb,
+    confidence_score numeric(3,2) not null default 0,
+    created_at timestamptz not null default now(),
+    constraint borrowers_pkey PRIMARY KEY (id),
+    constraint borrowers_confidence_score_check CHECK (confidence_score >= 0::numeric AND confidence_score <= 1::numeric),
+    constraint borrowers_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
+);
+CREATE INDEX borrowers_ssn_hash_idx ON borrowers USING btree (ssn_hash);
+CREATE INDEX borrowers_user_id_idx ON borrowers USING btree (user_id);
+
+create table chunks (
+    id uuid not null default gen_random_uuid(),
+    transcript_id uuid not null,
+    user_id uuid not null,
+    chunk_text text not null,
+    chunk_index integer not null,
+    token_count integer not null,
+    metadata jsonb not null default '{}'::jsonb,
+    created_at timestamptz not null default now(),
+    constraint chunks_pkey PRIMARY KEY (id),
+    constraint chunks_chunk_index_check CHECK (chunk_index >= 0),
+    constraint chunks_token_count_check CHECK (token_count >= 0),
+    constraint chunks_transcript_id_chunk_index_key UNIQUE (transcript_id, chunk_index),
+    constraint chunks_transcript_id_fkey FOREIGN KEY (transcript_id, user_id) REFERENCES transcripts(id, user_id) ON UPDATE CASCADE ON DELETE CASCADE
+);
+CREATE INDEX chunks_metadata_idx ON chunks USING gin (metadata);
+CREATE INDEX chunks_user_id_idx ON chunks USING btree (user_id);
+CREATE TRIGGER chunks_fill_user_id BEFORE INSERT ON chunks FOR EACH ROW WHEN (new.user_id IS NULL) EXECUTE FUNCTION fill_chunk_user_id();
+
+create table config (
+    key varchar(100) not null,
+    value jsonb not null,
+    description text,
+    updated_at timestamptz not null default now(),
+    constraint config_pkey PRIMARY KEY (key)
+);
+CREATE TRIGGER config_set_updated_at BEFORE UPDATE ON config FOR EACH ROW EXECUTE FUNCTION set_updated_at();
+
+create table conversations (
+    id uuid not null default gen_random_uuid(),
+    user_id uuid not null,
+    title varchar(500),
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    constraint conversations_pkey PRIMARY KEY (id),
+    constraint conversations_id_user_id_key UNIQUE (id, user_id),
+    constraint conversations_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
+);
+CREATE INDEX conversations_updated_at_idx ON conversations USING btree (updated_at DESC, id DESC);
+CREATE INDEX conversations_user_id_updated_at_idx ON conversations USING btree (user_id, updated_at DESC, id DESC);
+CREATE TRIGGER conversations_set_updated_at BEFORE UPDATE ON conversations FOR EACH ROW EXECUTE FUNCTION set_updated_at();
+
+create table documents (
+    id uuid not null default gen_random_uuid(),
+    user_id uuid,
+    filename varchar(255) not null,
+    file_hash varchar(64) not null,
+    file_type varchar(10) not null,
+    file_size_bytes bigint not null,
+    storage_uri varchar(500),
+    status varchar(20) not null default 'pending'::varchar,
+    error_message text,
+    page_count integer,
+    processed_at timestamptz,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    constraint documents_pkey PRIMARY KEY (id),
+    constraint documents_file_hash_key UNIQUE (file_hash),
+    constraint documents_file_size_bytes_check CHECK (file_size_bytes >= 0),
+    constraint documents_page_count_check CHECK (page_count >= 0),
+    constraint documents_status_check CHECK (status::text = ANY (ARRAY['pending'::varchar, 'processing'::varchar, 'completed'::varchar, 'failed'::varchar]::text[])),
+    constraint documents_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
+);
+CREATE INDEX documents_created_at_idx ON documents USING btree (created_at DESC, id DESC);
+CREATE INDEX documents_pending_idx ON documents USING btree (created_at, id) WHERE ((status)::text = 'pending'::text);
+CREATE INDEX documents_user_id_created_at_idx ON documents USING btree (user_id, created_at DESC, id DESC);
+CREATE TRIGGER documents_set_updated_at BEFORE UPDATE ON documents FOR EACH ROW EXECUTE FUNCTION set_updated_at();
+
+create table extraction_jobs (
+    id uuid not null default gen_random_uuid(),
+    project_id uuid not null,
+    source_url varchar(512) not null,
+    extraction_type varchar(50) not null,
+    status varchar(20) not null default 'pending'::varchar,
+    result_data jsonb,
+    error_message text,
+    completed_at timestamptz,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    constraint extraction_jobs_pkey PRIMARY KEY (id),
+    constraint extraction_jobs_project_id_fkey FOREIGN KEY (project_id) REFERENCES projects(id) ON DELETE CASCADE,
+    constraint extraction_jobs_status_check CHECK (status::text = ANY (ARRAY['pending'::varchar, 'processing'::varchar, 'completed'::varchar, 'failed'::varchar]::text[]))
+);
+CREATE INDEX extraction_jobs_pending_idx ON extraction_jobs USING btree (created_at, id) WHERE ((status)::text = 'pending'::text);
+CREATE INDEX extraction_jobs_project_id_created_at_idx ON extraction_jobs USING btree (project_id, created_at DESC, id DESC);
+CREATE TRIGGER extraction_jobs_set_updated_at BEFORE UPDATE ON extraction_jobs FOR EACH ROW EXECUTE FUNCTION set_updated_at();
+
+create table income_records (
+    id uuid not null default gen_random_uuid(),
+    borrower_id uuid not null,
+    amount numeric(12,2) not null,
+    period varchar(20) not null,
+    year integer not null,
+    source_type varchar(50) not null,
+    employer varchar(255),
+    created_at timestamptz not null default now(),
+    constraint income_records_pkey PRIMARY KEY (id),
+    constraint income_records_borrower_id_fkey FOREIGN KEY (borrower_id) REFERENCES borrowers(id) ON DELETE CASCADE
+);
+CREATE INDEX income_records_borrower_id_idx ON income_records USING btree (borrower_id, year);
+
+create table messages (
+    id uuid not null default gen_random_uuid(),
+    conversation_id uuid not null,
+    user_id uuid not null,
+    role varchar(50) not null,
+    content text not null,
+    metadata jsonb not null default '{}'::jsonb,
+    created_at timestamptz not null default now(),
+    constraint messages_pkey PRIMARY KEY (id),
+    constraint messages_conversation_id_fkey FOREIGN KEY (conversation_id, user_id) REFERENCES conversations(id, user_id) ON UPDATE CASCADE ON DELETE CASCADE,
+    constraint messages_role_check CHECK (role::text = ANY (ARRAY['user'::varchar, 'assistant'::varchar, 'system'::varchar]::text[]))
+);
+CREATE INDEX messages_conversation_id_created_at_idx ON messages USING btree (conversation_id, created_at, id);
+CREATE INDEX messages_created_at_idx ON messages USING btree (created_at);
+CREATE INDEX messages_metadata_idx ON messages USING gin (metadata);
+CREATE TRIGGER messages_fill_user_id BEFORE INSERT ON messages FOR EACH ROW WHEN (new.user_id IS NULL) EXECUTE FUNCTION fill_message_user_id();
+CREATE TRIGGER trigger_update_conversation AFTER INSERT ON messages REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION update_conversation_timestamp();
+
+create table projects (
+    id uuid not null default gen_random_uuid(),
+    user_id uuid,
+    name varchar(255) not null,
+    description text,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    constraint projects_pkey PRIMARY KEY (id),
+    constraint projects_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
+);
+CREATE INDEX projects_user_id_created_at_idx ON projects USING btree (user_id, created_at DESC, id DESC);
+CREATE TRIGGER projects_set_updated_at BEFORE UPDATE ON projects FOR EACH ROW EXECUTE FUNCTION set_updated_at();
+
+create table sessions (
+    id uuid not null default gen_random_uuid(),
+    user_id uuid not null,
+    token_hash varchar(255) not null,
+    expires_at timestamptz not null,
+    created_at timestamptz not null default now(),
+    constraint sessions_pkey PRIMARY KEY (id),
+    constraint sessions_token_hash_key UNIQUE (token_hash),
+    constraint sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
+);
+CREATE INDEX sessions_expires_at_idx ON sessions USING btree (expires_at);
+CREATE INDEX sessions_user_id_idx ON sessions USING btree (user_id);
+
+create table source_references (
+    id uuid not null default gen_random_uuid(),
+    borrower_id uuid not null,
+    document_id uuid not null,
+    page_number integer not null,
+    section varchar(100),
+    snippet text not null,
+    char_start integer,
+    char_end integer,
+    created_at timestamptz not null default now(),
+    constraint source_references_pkey PRIMARY KEY (id),
+    constraint source_references_borrower_id_fkey FOREIGN KEY (borrower_id) REFERENCES borrowers(id) ON DELETE CASCADE,
+    constraint source_references_char_range_check CHECK (char_start <= char_end),
+    constraint source_references_document_id_fkey FOREIGN KEY (document_id) REFERENCES documents(id) ON DELETE CASCADE,
+    constraint source_references_page_number_check CHECK (page_number >= 1)
+);
+CREATE INDEX source_references_borrower_id_idx ON source_references USING btree (borrower_id);
+CREATE INDEX source_references_document_id_idx ON source_references USING btree (document_id);
+
+create table templates (
+    id uuid not null default gen_random_uuid(),
+    user_id uuid,
+    template_type varchar(50) not null,
+    template_name varchar(255) not null,
+    template_content text not null,
+    variables jsonb not null default '[]'::jsonb,
+    is_default boolean not null default false,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    constraint templates_pkey PRIMARY KEY (id),
+    constraint templates_template_type_check CHECK (template_type::text = ANY (ARRAY['linkedin'::varchar, 'twitter'::varchar, 'blog'::varchar, 'email'::varchar]::text[])),
+    constraint templates_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
+    constraint templates_user_id_template_type_template_name_key UNIQUE NULLS NOT DISTINCT (user_id, template_type, template_name)
+);
+CREATE INDEX templates_template_type_is_default_idx ON templates USING btree (template_type, is_default);
+CREATE TRIGGER templates_set_updated_at BEFORE UPDATE ON templates FOR EACH ROW EXECUTE FUNCTION set_updated_at();
+
+create table transcripts (
+    id uuid not null default gen_random_uuid(),
+    user_id uuid not null,
+    youtube_video_id varchar(50) not null,
+    title varchar(500),
+    channel_name varchar(255),
+    duration integer,
+    transcript_text text not null,
+    metadata jsonb not null default '{}'::jsonb,
+    created_at timestamptz not null default now(),
+    constraint transcripts_pkey PRIMARY KEY (id),
+    constraint transcripts_duration_check CHECK (duration >= 0),
+    constraint transcripts_id_user_id_key UNIQUE (id, user_id),
+    constraint transcripts_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
+    constraint transcripts_user_id_youtube_video_id_key UNIQUE (user_id, youtube_video_id)
+);
+CREATE INDEX transcripts_metadata_idx ON transcripts USING gin (metadata);
+CREATE INDEX transcripts_user_id_created_at_idx ON transcripts USING btree (user_id, created_at DESC, id DESC);
+CREATE INDEX transcripts_youtube_video_id_idx ON transcripts USING btree (youtube_video_id);
+
+create table user_preferences (
+    id uuid not null default gen_random_uuid(),
+    user_id uuid not null,
+    update_frequency varchar(20) not null default 'weekly'::varchar,
+    summary_length varchar(20) not null default 'standard'::varchar,
+    email_notifications_enabled boolean not null default true,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    constraint user_preferences_pkey PRIMARY KEY (id),
+    constraint user_preferences_summary_length_check CHECK (summary_length::text = ANY (ARRAY['concise'::varchar, 'standard'::varchar, 'detailed'::varchar]::text[])),
+    constraint user_preferences_update_frequency_check CHECK (update_frequency::text = ANY (ARRAY['daily'::varchar, 'weekly'::varchar, 'monthly'::varchar, 'never'::varchar]::text[])),
+    constraint user_preferences_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
+    constraint user_preferences_user_id_key UNIQUE (user_id)
+);
+CREATE TRIGGER user_preferences_set_updated_at BEFORE UPDATE ON user_preferences FOR EACH ROW EXECUTE FUNCTION set_updated_at();
+
+create table users (
+    id uuid not null default gen_random_uuid(),
+    email varchar(255) not null,
+    password_hash varchar(255),
+    name varchar(100),
+    profile_picture varchar(255),
+    profession varchar(100),
+    date_of_birth date,
+    timezone varchar(50) not null default 'UTC'::varchar,
+    is_active boolean not null default true,
+    last_login timestamptz,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
+    constraint users_pkey PRIMARY KEY (id),
+    constraint users_email_check CHECK (email::text ~* '^[^@[:space:]]+@[^@[:space:]]+\.[^@[:space:]]+$'::text)
+);
+CREATE UNIQUE INDEX users_email_key ON users USING btree (lower((email)::text));
+CREATE TRIGGER users_set_updated_at BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION set_updated_at();

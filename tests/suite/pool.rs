@@ -1,0 +1,228 @@
+//! The pool: how large it gets, what it waits for, and which connections it replaces.
+
+use std::time::{Duration, Instant};
+
+use chancery::{Database, Error, PoolStatus};
+use futures_util::future::join_all;
+use sqlx::PgPool;
+use tracing::Level;
+
+use crate::support::database::{config, connect, eventually, value};
+use crate::support::events::Events;
+use crate::support::new_user;
+
+async fn backend(db: &Database) -> i32 {
+    sqlx::query_scalar("select pg_backend_pid()").fetch_one(db.executor()).await.unwrap()
+}
+
+#[sqlx::test(migrations = false)]
+async fn there_are_never_more_connections_than_size_and_overflow(pool: PgPool) {
+    let config = config(&pool).application_name("counted").pool_size(2).max_overflow(3);
+    let db = connect(config).await;
+    // The server counts, and each statement takes long enough for the others to come.
+    let counts = join_all((0..40).map(async |_| {
+        let count: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity, pg_sleep(0.02)
+              where application_name = 'counted'",
+        )
+        .fetch_one(db.executor())
+        .await
+        .unwrap();
+        (count, db.pool_status().size)
+    }))
+    .await;
+    assert_eq!(counts.iter().map(|(_, size)| *size).max(), Some(5));
+    assert_eq!(counts.iter().map(|(count, _)| *count).max(), Some(5));
+    assert_eq!(db.pool_status().max, 5);
+    db.close().await;
+}
+
+#[sqlx::test(migrations = false)]
+async fn pool_size_connections_are_kept_and_the_overflow_is_trimmed(pool: PgPool) {
+    let config = config(&pool).pool_size(2).max_overflow(4);
+    let db = connect(config.idle_timeout(Duration::from_millis(200))).await;
+    let units = join_all((0..6).map(async |_| db.begin().await.unwrap())).await;
+    let all = PoolStatus { size: 6, idle: 0, in_use: 6, max: 6 };
+    assert_eq!(db.pool_status(), all);
+    drop(units);
+    eventually("four are closed", async || {
+        db.pool_status() == PoolStatus { size: 2, idle: 2, in_use: 0, max: 6 }
+    })
+    .await;
+    db.close().await;
+}
+
+#[sqlx::test(migrations = false)]
+async fn waiting_for_a_connection_ends_in_time(pool: PgPool) {
+    let config = config(&pool).pool_size(1).max_overflow(0);
+    let db = connect(config.pool_timeout(Duration::from_millis(100))).await;
+    let held = db.begin().await.unwrap();
+    let started = Instant::now();
+    let begun = db.begin().await.map(drop);
+    assert!(matches!(begun, Err(Error::PoolTimedOut(_))), "{begun:?}");
+    let users = db.migration_status().await.map(drop);
+    assert!(matches!(users, Err(Error::PoolTimedOut(_))), "{users:?}");
+    assert!(started.elapsed() < Duration::from_secs(1), "took {:?}", started.elapsed());
+    held.rollback().await.unwrap();
+    db.begin().await.unwrap().commit().await.unwrap();
+    db.close().await;
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_connection_past_its_age_is_replaced(pool: PgPool) {
+    let db = connect(config(&pool).pool_size(1).max_overflow(0)).await;
+    let first = backend(&db).await;
+    for _ in 0..20 {
+        assert_eq!(backend(&db).await, first);
+    }
+    db.close().await;
+
+    let config = config(&pool).pool_size(1).max_overflow(0);
+    let db = connect(config.pool_recycle(Duration::from_millis(1))).await;
+    let first = backend(&db).await;
+    eventually("it is replaced", async || backend(&db).await != first).await;
+    assert_eq!(db.pool_status().size, 1);
+    db.close().await;
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn a_connection_killed_while_idle_is_replaced_without_an_error(pool: PgPool) {
+    let config = config(&pool).application_name("killed").pool_size(1).max_overflow(0);
+    let db = connect(config).await;
+    let kill = || async {
+        let killed: i64 = value(
+            &pool,
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity
+              where application_name = 'killed'",
+        )
+        .await;
+        assert_eq!(killed, 1);
+    };
+    // Idle for long: it is tested first.
+    backend(&db).await;
+    kill().await;
+    tokio::time::sleep(Duration::from_millis(1_010)).await;
+    backend(&db).await;
+    // Just used: it is not, but a repository's read and a BEGIN are sent again.
+    kill().await;
+    db.users().get_by_email("ada@example.org").await.unwrap();
+    kill().await;
+    db.begin().await.unwrap().commit().await.unwrap();
+    // The application's own statement is not: it may have taken effect. The next one is fine.
+    kill().await;
+    let error = sqlx::query("select 1").execute(db.executor()).await.unwrap_err().into();
+    assert!(matches!(error, Error::ConnectionLost(_)), "{error:?}");
+    sqlx::query("select 1").execute(db.executor()).await.unwrap();
+    db.close().await;
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_unit_of_work_whose_connection_is_killed_says_so(pool: PgPool) {
+    let db = connect(config(&pool).application_name("killed in transaction")).await;
+    let mut uow = db.begin().await.unwrap();
+    let pid: i32 =
+        sqlx::query_scalar("select pg_backend_pid()").fetch_one(uow.executor()).await.unwrap();
+    sqlx::query("select pg_terminate_backend($1)").bind(pid).execute(&pool).await.unwrap();
+    let lost = uow.commit().await;
+    assert!(
+        matches!(lost, Err(Error::ConnectionLost(_) | Error::CommitUnknown { .. })),
+        "{lost:?}"
+    );
+    db.begin().await.unwrap().commit().await.unwrap();
+    db.close().await;
+}
+
+#[sqlx::test(migrations = false)]
+async fn close_closes_idle_connections_at_once_and_ends_while_one_is_held(pool: PgPool) {
+    let config = config(&pool).application_name("closed").pool_size(3).max_overflow(0);
+    let db = connect(config.close_timeout(Duration::from_millis(300))).await;
+    drop(join_all((0..3).map(async |_| db.begin().await.unwrap())).await);
+    eventually("three are idle", async || db.pool_status().idle == 3).await;
+    let mut held = db.begin().await.unwrap();
+    let connected = async || {
+        value::<i64>(
+            &pool,
+            "select count(*) from pg_stat_activity where application_name = 'closed'",
+        )
+        .await
+    };
+
+    let started = Instant::now();
+    let closing = tokio::spawn({
+        let db = db.clone();
+        async move { db.close().await }
+    });
+    eventually("idle ones are closed", async || connected().await == 1).await;
+    assert!(!closing.await.unwrap(), "closed, although one is held");
+    assert!(started.elapsed() < Duration::from_secs(2), "took {:?}", started.elapsed());
+
+    let begun = db.begin().await.map(drop);
+    assert!(matches!(begun, Err(Error::PoolClosed)), "{begun:?}");
+    let status = db.migration_status().await;
+    assert!(matches!(status, Err(Error::PoolClosed)), "{status:?}");
+    let migrated = db.migrate().await;
+    assert!(matches!(migrated, Err(Error::PoolClosed)), "{migrated:?}");
+    assert_eq!(db.health().await.error.as_deref(), Some("the database handle was closed"));
+
+    // What is held may end its work; then its connection goes as well.
+    sqlx::query("select 1").execute(held.executor()).await.unwrap();
+    held.commit().await.unwrap();
+    eventually("the last is closed", async || connected().await == 0).await;
+    assert!(db.close().await, "nothing is held any more");
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn a_pool_of_the_applications_is_wrapped_as_it_is(pool: PgPool) {
+    let db = Database::from_pool(pool.clone());
+    assert_eq!(db.pool_status().max, pool.options().get_max_connections());
+    db.users().create(new_user()).await.unwrap();
+    assert_eq!(value::<i64>(&pool, "select count(*) from users").await, 1);
+    // What needs a connection of its own finds the same database.
+    assert_eq!(db.migrate().await.unwrap(), [0_i64; 0]);
+    let shown = format!("{db:?}");
+    assert!(shown.contains(pool.connect_options().get_database().unwrap()), "{shown}");
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_statement_that_takes_too_long_is_cancelled(pool: PgPool) {
+    let db = connect(config(&pool).statement_timeout(Duration::from_millis(50))).await;
+    let slow = sqlx::query("select pg_sleep(60)").execute(db.executor()).await;
+    let error = Error::from(slow.unwrap_err());
+    assert!(matches!(error, Error::StatementTimeout), "{error:?}");
+    let outcome = db
+        .transaction(async |uow| {
+            sqlx::query("select pg_sleep(60)").execute(uow.executor()).await?;
+            Ok(())
+        })
+        .await;
+    assert!(matches!(outcome, Err(Error::StatementTimeout)), "{outcome:?}");
+    db.begin().await.unwrap().commit().await.unwrap();
+    db.close().await;
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn echo_logs_statements_at_info_and_never_their_values(pool: PgPool) {
+    let canary = format!("canary{}@example.org", std::process::id());
+    for echo in [true, false] {
+        let events = Events::capture();
+        let db = connect(config(&pool).pool_size(1).echo(echo)).await;
+        events.take();
+        db.users().get_by_email(&canary).await.unwrap();
+        db.transaction(async |uow| uow.users().get_by_email(&canary).await).await.unwrap();
+        let seen = events.take();
+        let logged = seen
+            .iter()
+            .filter(|(level, target, text)| {
+                *level <= Level::INFO
+                    && target == "sqlx::query"
+                    && text.contains("from users")
+                    && text.contains("email")
+            })
+            .count();
+        assert_eq!(logged, if echo { 2 } else { 0 }, "{seen:?}");
+        for (level, target, text) in &seen {
+            assert!(!text.contains("canary"), "{level} {target}: {text}");
+        }
+        db.close().await;
+    }
+}

@@ -1,0 +1,152 @@
+//! A network between client and server that delays, goes silent and breaks.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use url::Url;
+
+/// Listens on a port of its own and passes on what comes. Ends when it is dropped.
+pub struct Proxy {
+    address: SocketAddr,
+    network: Arc<Network>,
+    listening: JoinHandle<()>,
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    Requests,
+    Answers,
+}
+
+struct Network {
+    delay: Duration,
+    // Whether bytes are held back, by direction.
+    silent: [watch::Sender<bool>; 2],
+    // Counted up to break all connections that there are.
+    cuts: watch::Sender<usize>,
+    opened: AtomicUsize,
+}
+
+impl Proxy {
+    /// Between the caller and the server of this URL; `delay` is added in each direction.
+    pub async fn start(server: &Url, delay: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = (server.host_str().unwrap().to_owned(), server.port().unwrap_or(5432));
+        let network = Arc::new(Network {
+            delay,
+            silent: [watch::Sender::new(false), watch::Sender::new(false)],
+            cuts: watch::Sender::new(0),
+            opened: AtomicUsize::new(0),
+        });
+        let shared = Arc::clone(&network);
+        let listening = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                shared.opened.fetch_add(1, SeqCst);
+                let (network, server) = (Arc::clone(&shared), server.clone());
+                tokio::spawn(async move {
+                    let mut cut = network.cuts.subscribe();
+                    if let Ok(server) = TcpStream::connect(server).await {
+                        tokio::select! {
+                            () = network.connect(client, server) => {}
+                            _ = cut.changed() => {}
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, network, listening }
+    }
+
+    /// `url`, by way of this proxy.
+    pub fn url(&self, url: &Url) -> Url {
+        let mut url = url.clone();
+        url.set_host(Some("127.0.0.1")).unwrap();
+        url.set_port(Some(self.address.port())).unwrap();
+        url
+    }
+
+    /// The connections that were opened so far.
+    pub fn opened(&self) -> usize {
+        self.network.opened.load(SeqCst)
+    }
+
+    /// Holds back what the server answers.
+    pub fn hold_answers(&self) {
+        self.network.silent[Direction::Answers as usize].send_replace(true);
+    }
+
+    /// Holds back everything, in both directions.
+    pub fn go_silent(&self) {
+        self.network.silent[Direction::Requests as usize].send_replace(true);
+        self.hold_answers();
+    }
+
+    /// Lets through what was held back.
+    pub fn resume(&self) {
+        for silent in &self.network.silent {
+            silent.send_replace(false);
+        }
+    }
+
+    /// Breaks all connections; what was held back is lost. New ones are taken.
+    pub fn cut(&self) {
+        self.network.cuts.send_modify(|cuts| *cuts += 1);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.listening.abort();
+        self.cut();
+    }
+}
+
+impl Network {
+    async fn connect(&self, client: TcpStream, server: TcpStream) {
+        for socket in [&client, &server] {
+            socket.set_nodelay(true).unwrap();
+        }
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        tokio::join!(
+            self.pass_on(Direction::Requests, from_client, to_server),
+            self.pass_on(Direction::Answers, from_server, to_client),
+        );
+    }
+
+    /// Bytes in flight don't wait for each other: the delay is one of time, not of throughput.
+    async fn pass_on(&self, which: Direction, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+        let (sender, mut receiver) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+        let mut silent = self.silent[which as usize].subscribe();
+        let reading = async move {
+            let mut buffer = vec![0; 16 * 1024];
+            while let Ok(read @ 1..) = from.read(&mut buffer).await {
+                let due = Instant::now() + self.delay;
+                if sender.send((due, buffer[..read].to_vec())).is_err() {
+                    break;
+                }
+            }
+        };
+        let writing = async move {
+            while let Some((due, bytes)) = receiver.recv().await {
+                tokio::time::sleep_until(due).await;
+                if silent.wait_for(|silent| !silent).await.is_err()
+                    || to.write_all(&bytes).await.is_err()
+                {
+                    break;
+                }
+            }
+            _ = to.shutdown().await;
+        };
+        tokio::join!(reading, writing);
+    }
+}

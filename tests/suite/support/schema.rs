@@ -1,0 +1,156 @@
+//! The schema as text, read from the catalogue: the same on every supported version of PostgreSQL.
+
+use std::collections::BTreeMap;
+
+use sqlx::PgPool;
+
+/// Everything that migrations make, in the manner of DDL, in a fixed order. sqlx's bookkeeping table
+/// is left out.
+pub async fn dump(pool: &PgPool) -> String {
+    let mut blocks: Vec<String> = Vec::new();
+    for statement in [OTHERS, FUNCTIONS] {
+        blocks.extend(sqlx::query_scalar(statement).fetch_all(pool).await.unwrap() as Vec<String>);
+    }
+    // Each table is followed by its indexes and triggers.
+    let mut tables = BTreeMap::<String, String>::new();
+    for statement in [TABLES, INDEXES, TRIGGERS] {
+        let found: Vec<(String, String)> = sqlx::query_as(statement).fetch_all(pool).await.unwrap();
+        for (table, line) in found {
+            *tables.entry(table).or_default() += &format!("{line}\n");
+        }
+    }
+    blocks.extend(tables.into_values());
+    for statement in [POLICIES, COMMENTS, GRANTS] {
+        blocks.extend(sqlx::query_scalar(statement).fetch_all(pool).await.unwrap() as Vec<String>);
+    }
+    // `pg_get_indexdef` and `pg_get_functiondef` name the schema, which is wherever the tables are.
+    let schema: String = sqlx::query_scalar("select current_schema").fetch_one(pool).await.unwrap();
+    let text = blocks
+        .iter()
+        .map(|block| block.trim_end())
+        .collect::<Vec<_>>()
+        .join("\n\n")
+        .replace(&format!("{schema}."), "")
+        .replace("character varying", "varchar")
+        .replace("timestamp with time zone", "timestamptz");
+    // Functions keep the empty lines of their bodies, without the blanks.
+    let lines: Vec<_> = text.lines().map(str::trim_end).collect();
+    lines.join("\n") + "\n"
+}
+
+/// What has no text of its own below: named, so that it can't appear or stay unseen.
+const OTHERS: &str = "
+    select format('-- %s %s', kind, name) from (
+        select case relkind when 'v' then 'view' when 'm' then 'materialized view'
+                            when 'S' then 'sequence' when 'f' then 'foreign table'
+                            when 'p' then 'partitioned table' else 'relation ' || relkind::text end,
+               relname
+          from pg_class
+         where relnamespace = current_schema::regnamespace and relkind not in ('r', 'i', 't', 'c')
+        union all
+        select 'type', format('%s %s', typname,
+                              (select string_agg(enumlabel, ', ' order by enumsortorder)
+                                 from pg_enum where enumtypid = t.oid))
+          from pg_type t
+         where typnamespace = current_schema::regnamespace and typrelid = 0 and typelem = 0
+        union all
+        select 'extension', extname from pg_extension where extname <> 'plpgsql'
+        union all
+        select 'schema', nspname from pg_namespace
+         where nspname not like 'pg\\_%' and nspname not in ('information_schema', current_schema)
+        union all
+        select 'default privileges', defaclacl::text from pg_default_acl
+        union all
+        select 'statistics', stxname from pg_statistic_ext
+        union all
+        select 'event trigger', evtname from pg_event_trigger
+        union all
+        select 'publication', pubname from pg_publication
+    ) others (kind, name)
+    order by kind collate \"C\", name collate \"C\"";
+
+const FUNCTIONS: &str = "
+    select rtrim(pg_get_functiondef(oid), E'\\n') || ';'
+      from pg_proc
+     where pronamespace = current_schema::regnamespace and prokind <> 'a'
+     order by proname collate \"C\", pg_get_function_identity_arguments(oid) collate \"C\"";
+
+/// Columns in their order, then constraints by kind and name. PostgreSQL 18 has a constraint for each
+/// `not null`; here it is told with the column.
+const TABLES: &str = "
+    select relname::text, format(E'create %stable %s (\\n%s\\n)%s;',
+                  case relpersistence when 'u' then 'unlogged ' else '' end,
+                  c.oid::regclass,
+                  (select string_agg('    ' || line, E',\\n' order by rank, position, name)
+                     from (select 0, attnum, '' collate \"C\",
+                                  format('%s %s', quote_ident(attname),
+                                         format_type(atttypid, atttypmod))
+                                  || case when attcollation <> typcollation
+                                          then ' collate ' || attcollation::regcollation::text else '' end
+                                  || case when attnotnull then ' not null' else '' end
+                                  || case when attidentity <> ''
+                                          then ' generated as identity ' || attidentity::text else '' end
+                                  || coalesce(case when attgenerated <> '' then ' generated '
+                                                   else ' default ' end
+                                              || pg_get_expr(adbin, adrelid), '')
+                             from pg_attribute
+                             join pg_type t on t.oid = atttypid
+                             left join pg_attrdef on adrelid = attrelid and adnum = attnum
+                            where attrelid = c.oid and attnum > 0 and not attisdropped
+                           union all
+                           select position('p' in contype::text) * -1 + 2, 0, conname,
+                                  format('constraint %s %s', quote_ident(conname),
+                                         pg_get_constraintdef(oid, true))
+                             from pg_constraint
+                            where conrelid = c.oid and contype not in ('n', 't')
+                          ) lines (rank, position, name, line)),
+                  case when relrowsecurity then ' -- row level security' else '' end
+                  || coalesce(' with ' || reloptions::text, ''))
+      from pg_class c
+     where relnamespace = current_schema::regnamespace and relkind = 'r'
+       and relname not like '\\_%\\_migrations'
+     order by relname collate \"C\"";
+
+/// Those that no constraint brings along.
+const INDEXES: &str = "
+    select indrelid::regclass::text, pg_get_indexdef(indexrelid)
+           || case when indisvalid then '' else ' -- invalid' end || ';'
+      from pg_index
+      join pg_class i on i.oid = indexrelid
+     where relnamespace = current_schema::regnamespace
+       and indrelid::regclass::text not like '\\_%\\_migrations'
+       and not exists (select from pg_constraint where conindid = indexrelid and contype <> 'f')
+     order by relname collate \"C\"";
+
+const TRIGGERS: &str = "
+    select relname::text, pg_get_triggerdef(t.oid, true)
+           || case tgenabled when 'O' then '' else ' -- enabled: ' || tgenabled::text end || ';'
+      from pg_trigger t
+      join pg_class c on c.oid = tgrelid
+     where relnamespace = current_schema::regnamespace and not tgisinternal
+     order by relname collate \"C\", tgname collate \"C\"";
+
+const POLICIES: &str = "
+    select format('-- policy %s on %s: %s using %s with check %s', polname, polrelid::regclass,
+                  polcmd, pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))
+      from pg_policy
+     order by polrelid::regclass::text collate \"C\", polname collate \"C\"";
+
+const COMMENTS: &str = "
+    select format('-- comment on %s: %s', pg_describe_object(classoid, d.objoid, objsubid),
+                  description)
+      from pg_description d
+     where classoid in ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_constraint'::regclass,
+                        'pg_trigger'::regclass)
+       and objoid >= 16384
+     order by 1";
+
+const GRANTS: &str = "
+    select format('-- grants on %s: %s', name, acl)
+      from (select relname, relacl::text from pg_class
+             where relnamespace = current_schema::regnamespace
+            union all
+            select proname, proacl::text from pg_proc
+             where pronamespace = current_schema::regnamespace) granted (name, acl)
+     where acl is not null
+     order by name collate \"C\"";
