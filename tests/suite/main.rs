@@ -3,4 +3,7 @@
 
 mod support;
 
+mod borrowers;
+mod document_claims;
+mod documents;
 mod users;
