@@ -87,6 +87,7 @@ impl BorrowerRepository<'_> {
     /// The borrowers whose name contains `part`, however it is capitalised, by name. `owner`: only
     /// this user's; none: everybody's, for the service.
     ///
+    /// Beyond ASCII, what is one letter in two cases is the database's locale's to say.
     /// Every character stands for itself, `%` and `_` too. An index finds parts of three characters
     /// and more; for shorter ones all names are read.
     ///

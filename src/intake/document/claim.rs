@@ -45,6 +45,7 @@ impl DocumentRepository<'_> {
     /// They become processing. The lease ends `lease` from now, by the database's clock;
     /// [`extend`](Self::extend) it when the work takes longer. A worker that is done calls
     /// [`complete`](Self::complete), [`fail`](Self::fail) or [`release`](Self::release).
+    /// In a unit of work, "now" is when that began; claim outside of one that does the work.
     ///
     /// [`Document::attempts`] counts the claims: fail a document that has ended the lives of too many
     /// workers. One that is processing without a claim (by
