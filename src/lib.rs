@@ -9,6 +9,7 @@ pub mod db;
 pub mod chat;
 pub mod content;
 pub mod identity;
+pub mod intake;
 pub mod library;
 pub mod settings;
 
@@ -32,6 +33,13 @@ pub use identity::{
     NewUser, NewUserPreferences, PasswordHash, Session, SessionId, SessionRepository,
     SummaryLength, TokenHash, UpdateFrequency, User, UserId, UserPatch, UserPreferences,
     UserPreferencesId, UserPreferencesPatch, UserPreferencesRepository, UserRepository,
+};
+pub use intake::{
+    Account, AccountId, AccountNumber, Borrower, BorrowerId, BorrowerRepository,
+    BorrowerWithRecords, ClaimedDocument, Document, DocumentClaim, DocumentId, DocumentRepository,
+    DocumentStatus, FileHash, IncomeByYear, IncomeRecord, IncomeRecordId, IncomeRecordRepository,
+    NewAccount, NewBorrower, NewDocument, NewIncomeRecord, NewRecords, NewSourceReference,
+    SourceReference, SourceReferenceId, SourceReferenceRepository, SsnHash, StoredDocument,
 };
 pub use library::{
     Chunk, ChunkId, ChunkRepository, NewChunk, NewTranscript, Transcript, TranscriptId,

@@ -4,12 +4,15 @@
 mod support;
 
 mod accounts;
+mod borrowers;
 mod chunks;
 mod config_entries;
 mod connecting;
 mod constraints;
 mod conversation_trigger;
 mod conversations;
+mod document_claims;
+mod documents;
 mod enums;
 mod health;
 mod messages;

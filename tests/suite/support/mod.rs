@@ -2,6 +2,7 @@
 
 pub mod database;
 pub mod events;
+pub mod intake;
 mod paging;
 pub mod proxy;
 pub mod schema;
