@@ -8,6 +8,7 @@ pub mod db;
 
 pub mod chat;
 pub mod content;
+pub mod extraction;
 pub mod identity;
 pub mod library;
 pub mod settings;
@@ -27,6 +28,11 @@ pub use db::{
     MAX_PAGE_SIZE, MAX_TEXT_BYTES, MIGRATOR, MigrationError, MigrationState, MigrationStatus, Page,
     PageRequest, Patch, PoolStatus, Reason, Result, RevertTo, Savepoint, SslMode,
     TransactionOptions, UnitOfWork,
+};
+pub use extraction::{
+    ClaimedJob, Due, ExtractionJob, ExtractionJobId, ExtractionJobPatch, ExtractionJobRepository,
+    JobCounts, JobError, JobLease, JobListener, JobStatus, NewExtractionJob, NewProject, Project,
+    ProjectId, ProjectPatch, ProjectRepository, RetryPolicy, Worker, WorkerOptions,
 };
 pub use identity::{
     NewUser, PasswordHash, Session, SessionId, SessionRepository, TokenHash, User, UserId,

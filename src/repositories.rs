@@ -3,6 +3,7 @@
 use crate::chat::{ConversationRepository, MessageRepository};
 use crate::content::TemplateRepository;
 use crate::db::{Database, UnitOfWork};
+use crate::extraction::{ExtractionJobRepository, ProjectRepository};
 use crate::identity::{SessionRepository, UserRepository};
 use crate::library::{ChunkRepository, TranscriptRepository};
 use crate::settings::ConfigRepository;
@@ -44,6 +45,10 @@ repositories! {
     templates: TemplateRepository,
     /// The application's settings.
     config: ConfigRepository,
+    /// Projects.
+    projects: ProjectRepository,
+    /// Their extraction jobs, and the queue that these are.
+    extraction_jobs: ExtractionJobRepository,
 }
 
 /// Declares a repository: a connection source with statements on it.
@@ -52,7 +57,7 @@ macro_rules! repository {
         $(#[$doc])*
         #[derive(Debug)]
         pub struct $name<'c> {
-            conn: $crate::db::Conn<'c>,
+            pub(super) conn: $crate::db::Conn<'c>,
         }
 
         impl<'c> $name<'c> {

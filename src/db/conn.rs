@@ -27,6 +27,14 @@ impl<'c> Conn<'c> {
         Self(Source::Pool(pool))
     }
 
+    /// The same source for one statement, where a method needs several.
+    pub(crate) fn reborrow(&mut self) -> Conn<'_> {
+        match &mut self.0 {
+            Source::Pool(pool) => Conn::pool(pool),
+            Source::Transaction(conn, state) => Conn::transaction(conn, state),
+        }
+    }
+
     pub(crate) fn transaction(conn: &'c mut PgConnection, state: &'c TransactionState) -> Self {
         Self(Source::Transaction(conn, state))
     }

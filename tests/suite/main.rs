@@ -3,4 +3,10 @@
 
 mod support;
 
+mod extraction_jobs;
+mod job_listener;
+mod job_loss;
+mod job_queue;
+mod job_worker;
+mod projects;
 mod users;

@@ -2,9 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use std::time::Duration;
+
 use chancery::{
-    Conversation, Database, NewChunk, NewMessage, NewTemplate, NewTranscript, NewUser,
-    TemplateType, TokenHash, Transcript, TranscriptId, User, UserId,
+    Conversation, Database, ExtractionJob, NewChunk, NewExtractionJob, NewMessage, NewProject,
+    NewTemplate, NewTranscript, NewUser, Project, ProjectId, TemplateType, TokenHash, Transcript,
+    TranscriptId, User, UserId,
 };
 
 /// `#[sqlx::test]` reads DATABASE_URL, and the environment may only be changed while there is one
@@ -72,4 +75,38 @@ pub fn chunks(transcript_id: TranscriptId, count: i32) -> Vec<NewChunk> {
 
 pub fn new_template(user_id: Option<UserId>) -> NewTemplate {
     NewTemplate::new(user_id, TemplateType::Blog, format!("template {}", unique()), "Hello {name}")
+}
+
+pub async fn project(db: &Database) -> Project {
+    db.projects().create(NewProject::new("Spring catalogue")).await.unwrap()
+}
+
+pub fn new_job(project_id: ProjectId) -> NewExtractionJob {
+    let url = format!("https://example.org/{}.png", unique());
+    NewExtractionJob::new(project_id, url, "color")
+}
+
+/// A job of a project of its own.
+pub async fn job(db: &Database) -> ExtractionJob {
+    let project = project(db).await;
+    db.extraction_jobs().create(new_job(project.id)).await.unwrap()
+}
+
+/// So many jobs of one project, in the order in which they are due.
+pub async fn jobs(db: &Database, count: usize) -> Vec<ExtractionJob> {
+    let project = project(db).await;
+    let new = (0..count).map(|_| new_job(project.id)).collect();
+    db.extraction_jobs().create_many(new).await.unwrap()
+}
+
+/// Looks until it is so; panics after ten seconds.
+pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if tokio::time::timeout(Duration::from_secs(10), looking).await.is_err() {
+        panic!("not within ten seconds: {what}");
+    }
 }
