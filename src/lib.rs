@@ -8,6 +8,7 @@ pub mod db;
 
 pub mod chat;
 pub mod content;
+pub mod extraction;
 pub mod identity;
 pub mod intake;
 pub mod library;
@@ -28,6 +29,11 @@ pub use db::{
     MAX_PAGE_SIZE, MAX_TEXT_BYTES, MIGRATOR, MigrationError, MigrationState, MigrationStatus,
     Numbered, Page, PageRequest, PaginationParams, Patch, PoolStatus, PoolTimeout, Reason, Result,
     RevertTo, Savepoint, SslMode, Startup, TransactionOptions, UnitOfWork,
+};
+pub use extraction::{
+    ClaimedJob, Due, ExtractionJob, ExtractionJobId, ExtractionJobPatch, ExtractionJobRepository,
+    JobCounts, JobError, JobLease, JobListener, JobStatus, NewExtractionJob, NewProject, Project,
+    ProjectId, ProjectPatch, ProjectRepository, RetryPolicy, Worker, WorkerOptions,
 };
 pub use identity::{
     NewUser, NewUserPreferences, PasswordHash, Session, SessionId, SessionRepository,

@@ -3,6 +3,7 @@
 use crate::chat::{ConversationRepository, MessageRepository};
 use crate::content::TemplateRepository;
 use crate::db::{Database, UnitOfWork};
+use crate::extraction::{ExtractionJobRepository, ProjectRepository};
 use crate::identity::{SessionRepository, UserPreferencesRepository, UserRepository};
 use crate::intake::{
     BorrowerRepository, DocumentRepository, IncomeRecordRepository, SourceReferenceRepository,
@@ -58,6 +59,10 @@ repositories! {
     income_records: IncomeRecordRepository,
     /// Where all of that stands.
     source_references: SourceReferenceRepository,
+    /// Projects.
+    projects: ProjectRepository,
+    /// Their extraction jobs, and the queue that these are.
+    extraction_jobs: ExtractionJobRepository,
 }
 
 /// Declares a repository: a connection source with statements on it.
@@ -66,7 +71,7 @@ macro_rules! repository {
         $(#[$doc])*
         #[derive(Debug)]
         pub struct $name<'c> {
-            conn: $crate::db::Conn<'c>,
+            pub(super) conn: $crate::db::Conn<'c>,
         }
 
         impl<'c> $name<'c> {

@@ -29,6 +29,7 @@ enum Source<'c> {
     Transaction(&'c mut PgConnection, &'c TransactionState, Option<Duration>),
 }
 
+#[derive(Clone, Copy)]
 struct Pooled<'c> {
     leases: &'c Arc<Leases>,
     place: &'static Location<'static>,
@@ -56,6 +57,14 @@ impl<'c> Conn<'c> {
             pooled.repeat_reads = true;
         }
         self
+    }
+
+    /// The same source for one statement, where a method needs several.
+    pub(crate) fn reborrow(&mut self) -> Conn<'_> {
+        Conn(match &mut self.0 {
+            Source::Pool(pooled) => Source::Pool(*pooled),
+            Source::Transaction(conn, state, answer) => Source::Transaction(conn, state, *answer),
+        })
     }
 }
 

@@ -96,6 +96,8 @@ constraints! {
     ExtractionJobsPkey = "extraction_jobs_pkey",
     ExtractionJobsProjectIdFkey = "extraction_jobs_project_id_fkey",
     ExtractionJobsStatusCheck = "extraction_jobs_status_check",
+    ExtractionJobsAttemptsCheck = "extraction_jobs_attempts_check",
+    ExtractionJobsLeaseCheck = "extraction_jobs_lease_check",
 }
 
 impl fmt::Display for Constraint {

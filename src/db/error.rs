@@ -140,6 +140,11 @@ pub enum Error {
     #[error("{0} not found")]
     NotFound(&'static str),
 
+    /// The worker's lease was taken over after it expired, or the job has ended or is gone: nothing
+    /// was stored.
+    #[error("the lease is lost: another worker may have the job, or it has ended")]
+    LeaseLost,
+
     /// The row exists already: a unique constraint refused it (23505, 23P01).
     #[error("refused by unique constraint {0}")]
     Conflict(Constraint),

@@ -1,5 +1,7 @@
 //! Checks of inputs: what can't be stored, or can't be read back, is refused before the server is asked.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use rust_decimal::Decimal;
 use serde_json::Value;
@@ -129,6 +131,15 @@ pub(crate) fn decimal(
     } else {
         Err(Error::invalid(field, Reason::Malformed(expected)))
     }
+}
+
+/// Seconds for `make_interval`; at most a hundred years, so that no sum leaves the calendar.
+pub(crate) fn seconds(field: &'static str, duration: Duration) -> Result<f64> {
+    const MAX: i64 = 100 * 366 * 24 * 3600;
+    if duration > Duration::from_secs(MAX.unsigned_abs()) {
+        return Err(Error::invalid(field, Reason::OutOfRange { min: 0, max: MAX }));
+    }
+    Ok(duration.as_secs_f64())
 }
 
 /// A time that both PostgreSQL and chrono hold.

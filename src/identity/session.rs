@@ -9,7 +9,7 @@ use super::secrets::TokenHash;
 use super::user::UserId;
 use crate::db::id::{debug_fields, id};
 use crate::db::page::limit_offset;
-use crate::db::{Error, Reason, Result, input};
+use crate::db::{Result, input};
 use crate::repositories::repository;
 
 id!(
@@ -49,8 +49,8 @@ impl SessionRepository<'_> {
     ///
     /// # Errors
     ///
-    /// [`Conflict`](Error::Conflict) when the token is in use; [`ForeignKey`](Error::ForeignKey) when
-    /// there is no such user.
+    /// [`Conflict`](crate::Error::Conflict) when the token is in use;
+    /// [`ForeignKey`](crate::Error::ForeignKey) when there is no such user.
     pub async fn create(
         self,
         user_id: UserId,
@@ -76,15 +76,15 @@ impl SessionRepository<'_> {
     ///
     /// # Errors
     ///
-    /// As [`create`](Self::create); [`InvalidInput`](Error::InvalidInput) for a lifetime of more than
-    /// 100 years.
+    /// As [`create`](Self::create); [`InvalidInput`](crate::Error::InvalidInput) for a lifetime of
+    /// more than 100 years.
     pub async fn create_for(
         self,
         user_id: UserId,
         token_hash: &TokenHash,
         lifetime: Duration,
     ) -> Result<Session> {
-        let seconds = seconds("lifetime", lifetime)?;
+        let seconds = input::seconds("lifetime", lifetime)?;
         Ok(sqlx::query_as!(
             Session,
             "insert into sessions (id, user_id, token_hash, expires_at)
@@ -128,13 +128,13 @@ impl SessionRepository<'_> {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](Error::InvalidInput) for a lifetime of more than 100 years.
+    /// [`InvalidInput`](crate::Error::InvalidInput) for a lifetime of more than 100 years.
     pub async fn extend(
         self,
         token_hash: &TokenHash,
         lifetime: Duration,
     ) -> Result<Option<Session>> {
-        let seconds = seconds("lifetime", lifetime)?;
+        let seconds = input::seconds("lifetime", lifetime)?;
         Ok(sqlx::query_as!(
             Session,
             "update sessions
@@ -152,7 +152,7 @@ impl SessionRepository<'_> {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](Error::InvalidInput) for a limit outside of 0 to
+    /// [`InvalidInput`](crate::Error::InvalidInput) for a limit outside of 0 to
     /// [`MAX_PAGE_SIZE`](crate::MAX_PAGE_SIZE) or a negative offset.
     pub async fn list_by_user(
         self,
@@ -199,13 +199,4 @@ impl SessionRepository<'_> {
             .await?;
         Ok(done.rows_affected())
     }
-}
-
-/// Seconds for `make_interval`; at most a hundred years, so that no sum leaves the calendar.
-fn seconds(field: &'static str, lifetime: Duration) -> Result<f64> {
-    const MAX: i64 = 100 * 366 * 24 * 3600;
-    if lifetime > Duration::from_secs(MAX.unsigned_abs()) {
-        return Err(Error::invalid(field, Reason::OutOfRange { min: 0, max: MAX }));
-    }
-    Ok(lifetime.as_secs_f64())
 }

@@ -11,10 +11,12 @@ mod waiting;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chancery::{
-    Conversation, Database, Error, InvalidInput, NewChunk, NewMessage, NewTemplate, NewTranscript,
-    NewUser, Result, TemplateType, TokenHash, Transcript, TranscriptId, User, UserId,
+    Conversation, Database, Error, ExtractionJob, InvalidInput, NewChunk, NewExtractionJob,
+    NewMessage, NewProject, NewTemplate, NewTranscript, NewUser, Project, ProjectId, Result,
+    TemplateType, TokenHash, Transcript, TranscriptId, User, UserId,
 };
 
+pub use database::eventually;
 pub use paging::{BAD_LIMITS, all_pages};
 pub use waiting::{backend, until_blocked};
 
@@ -108,3 +110,25 @@ pub const BAD_WINDOWS: [(i64, i64, &str); 5] = [
     (10, -1, "offset"),
     (10, i64::MIN, "offset"),
 ];
+
+pub async fn project(db: &Database) -> Project {
+    db.projects().create(NewProject::new("Spring catalogue")).await.unwrap()
+}
+
+pub fn new_job(project_id: ProjectId) -> NewExtractionJob {
+    let url = format!("https://example.org/{}.png", unique());
+    NewExtractionJob::new(project_id, url, "color")
+}
+
+/// A job of a project of its own.
+pub async fn job(db: &Database) -> ExtractionJob {
+    let project = project(db).await;
+    db.extraction_jobs().create(new_job(project.id)).await.unwrap()
+}
+
+/// So many jobs of one project, in the order in which they are due.
+pub async fn jobs(db: &Database, count: usize) -> Vec<ExtractionJob> {
+    let project = project(db).await;
+    let new = (0..count).map(|_| new_job(project.id)).collect();
+    db.extraction_jobs().create_many(new).await.unwrap()
+}

@@ -1,0 +1,171 @@
+//! What wakes a worker that waits.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use sqlx::Executor;
+use sqlx::postgres::{PgListener, PgPoolOptions};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::db::{Database, Error, Result};
+
+/// What the triggers of `extraction_jobs` notify.
+const CHANNEL: &str = "chancery_extraction_jobs";
+/// A connection that said nothing for so long is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(15);
+/// How long it may take to answer.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Waits for jobs, on a connection of its own: [`Database::listen_extraction_jobs`].
+///
+/// It is woken when a job is stored or goes back to waiting, by whatever program. What it says is a
+/// hint, never the truth: it also wakes without need, and where a pooler in transaction mode stands in
+/// between it never wakes. So whoever waits looks for jobs after each [`wait`](Self::wait), woken or not.
+pub struct JobListener {
+    db: Database,
+    // None while there is no connection.
+    listener: Option<PgListener>,
+    heard_at: Instant,
+    // Dropping the connection spawns a task, and a drop may happen outside of the runtime.
+    runtime: Handle,
+}
+
+impl JobListener {
+    /// Without a connection: the first `wait` makes it.
+    pub(super) fn lazy(db: &Database) -> Self {
+        let runtime = Handle::current();
+        Self { db: db.clone(), listener: None, heard_at: Instant::now(), runtime }
+    }
+
+    /// Waits until it is woken, and at most `longest`. Says whether it was woken.
+    ///
+    /// It does not fail: a lost connection is made again, here or in the next call, and then it counts
+    /// as woken, because what was sent meanwhile is lost. While there is none it waits out its time.
+    /// Cancelling it loses nothing.
+    pub async fn wait(&mut self, longest: Duration) -> bool {
+        // tokio's clock ends before Duration's does.
+        let until = Instant::now() + longest.min(Duration::from_secs(24 * 3600));
+        match self.wait_connected(until).await {
+            Ok(woken) => woken,
+            Err(error) => {
+                tracing::warn!(%error, "not listening for extraction jobs; looking for them instead");
+                self.disconnect();
+                tokio::time::sleep_until(until).await;
+                false
+            }
+        }
+    }
+
+    async fn wait_connected(&mut self, until: Instant) -> Result<bool> {
+        let Some(listener) = &mut self.listener else {
+            return match timeout_at(until, self.connect()).await {
+                Ok(connected) => connected.map(|()| true),
+                Err(_) => Ok(false),
+            };
+        };
+        match timeout_at(until, listener.try_recv()).await {
+            Ok(Ok(Some(_))) => {
+                // One look finds all that they tell of.
+                while let Some(Ok(Some(_))) = listener.try_recv().now_or_never() {}
+                self.heard_at = Instant::now();
+                Ok(true)
+            }
+            // It lost its connection, and makes another in the next call.
+            Ok(Ok(None)) => Ok(true),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) if self.heard_at.elapsed() < SILENCE => Ok(false),
+            // Nothing else tells a quiet connection from a dead one.
+            Err(_) => match timeout(PING_TIMEOUT, listener.execute("select")).await {
+                Ok(answer) => {
+                    answer?;
+                    self.heard_at = Instant::now();
+                    Ok(false)
+                }
+                Err(_) => {
+                    self.disconnect();
+                    Ok(false)
+                }
+            },
+        }
+    }
+
+    async fn connect(&mut self) -> Result<()> {
+        // Not the application's pool: the connection is held for good, and its session listens.
+        let options = (*self.db.pool().connect_options()).clone();
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .acquire_timeout(self.db.timeouts().connect)
+            .connect_lazy_with(options);
+        let listening = async {
+            let mut listener = PgListener::connect_with(&pool).await?;
+            listener.eager_reconnect(false);
+            listener.listen(CHANNEL).await?;
+            Ok::<_, sqlx::Error>(listener)
+        };
+        match timeout(self.db.timeouts().connect * 2, listening).await {
+            Ok(Ok(listener)) => {
+                self.listener = Some(listener);
+                self.heard_at = Instant::now();
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(Error::ConnectTimeout {
+                address: self.db.leases().target.address.clone(),
+                timeout: self.db.timeouts().connect * 2,
+            }),
+        }
+    }
+
+    fn disconnect(&mut self) {
+        let _runtime = self.runtime.enter();
+        self.listener = None;
+    }
+}
+
+impl Drop for JobListener {
+    fn drop(&mut self) {
+        self.disconnect();
+    }
+}
+
+impl fmt::Debug for JobListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobListener")
+            .field("connected", &self.listener.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    /// Listens for extraction jobs, on a connection of its own beside the pool.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # async fn example(db: chancery::Database) -> chancery::Result<()> {
+    /// let mut listener = db.listen_extraction_jobs().await?;
+    /// loop {
+    ///     for claimed in db.extraction_jobs().claim(10, Duration::from_secs(60)).await? {
+    ///         // …
+    ///     }
+    ///     listener.wait(Duration::from_secs(5)).await;
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of connecting.
+    pub async fn listen_extraction_jobs(&self) -> Result<JobListener> {
+        let mut listener = JobListener::lazy(self);
+        if let Err(error) = listener.connect().await {
+            // The driver's pool hides the cause; a bare connection tells it.
+            drop(self.open_connection().await?);
+            return Err(error);
+        }
+        Ok(listener)
+    }
+}
