@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 // The statements' types are named by this path (sqlx.toml), here as in tests and examples.
@@ -11,6 +12,9 @@ pub mod content;
 pub mod identity;
 pub mod library;
 pub mod settings;
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub mod web;
 
 mod repositories;
 
