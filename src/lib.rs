@@ -10,6 +10,7 @@ pub mod db;
 pub mod chat;
 pub mod content;
 pub mod identity;
+pub mod intake;
 pub mod library;
 pub mod settings;
 #[cfg(feature = "axum")]
@@ -35,6 +36,13 @@ pub use db::{
 pub use identity::{
     NewUser, PasswordHash, Session, SessionId, SessionRepository, TokenHash, User, UserId,
     UserPatch, UserRepository,
+};
+pub use intake::{
+    Account, AccountId, AccountNumber, Borrower, BorrowerId, BorrowerRepository,
+    BorrowerWithRecords, ClaimedDocument, Document, DocumentClaim, DocumentId, DocumentRepository,
+    DocumentStatus, FileHash, IncomeByYear, IncomeRecord, IncomeRecordId, IncomeRecordRepository,
+    NewAccount, NewBorrower, NewDocument, NewIncomeRecord, NewRecords, NewSourceReference,
+    SourceReference, SourceReferenceId, SourceReferenceRepository, SsnHash, StoredDocument,
 };
 pub use library::{
     Chunk, ChunkId, ChunkRepository, NewChunk, NewTranscript, Transcript, TranscriptId,

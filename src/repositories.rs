@@ -4,6 +4,9 @@ use crate::chat::{ConversationRepository, MessageRepository};
 use crate::content::TemplateRepository;
 use crate::db::{Database, UnitOfWork};
 use crate::identity::{SessionRepository, UserRepository};
+use crate::intake::{
+    BorrowerRepository, DocumentRepository, IncomeRecordRepository, SourceReferenceRepository,
+};
 use crate::library::{ChunkRepository, TranscriptRepository};
 use crate::settings::ConfigRepository;
 
@@ -44,6 +47,14 @@ repositories! {
     templates: TemplateRepository,
     /// The application's settings.
     config: ConfigRepository,
+    /// Loan documents.
+    documents: DocumentRepository,
+    /// Whom they are about.
+    borrowers: BorrowerRepository,
+    /// What those earned.
+    income_records: IncomeRecordRepository,
+    /// Where all of that stands.
+    source_references: SourceReferenceRepository,
 }
 
 /// Declares a repository: a connection source with statements on it.

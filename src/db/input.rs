@@ -1,6 +1,7 @@
 //! Checks of inputs: what can't be stored, or can't be read back, is refused before the server is asked.
 
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
+use rust_decimal::Decimal;
 use serde_json::Value;
 
 use super::error::{Error, Reason, Result};
@@ -112,6 +113,21 @@ pub(crate) fn range(field: &'static str, value: i64, min: i64, max: i64) -> Resu
         Ok(())
     } else {
         Err(Error::invalid(field, Reason::OutOfRange { min, max }))
+    }
+}
+
+/// An exact number for a `numeric(…, 2)` column, both ends included. Decimals that would be rounded
+/// away are refused; zeros are none.
+pub(crate) fn decimal(
+    field: &'static str,
+    value: Decimal,
+    (min, max): (Decimal, Decimal),
+    expected: &'static str,
+) -> Result<()> {
+    if (min..=max).contains(&value) && value.normalize().scale() <= 2 {
+        Ok(())
+    } else {
+        Err(Error::invalid(field, Reason::Malformed(expected)))
     }
 }
 

@@ -3,5 +3,8 @@
 
 mod support;
 
+mod borrowers;
+mod document_claims;
+mod documents;
 mod users;
 mod web;

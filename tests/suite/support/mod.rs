@@ -1,5 +1,7 @@
 //! The server, and factories: set the field that matters, the rest has defaults.
 
+pub mod intake;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chancery::{
