@@ -10,8 +10,9 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::{BoxError, Json, Router, middleware, routing};
 use chancery::web::{self, TxAfter};
 use chancery::{
-    Conversation, ConversationId, ConversationSummary, Database, Error, Message, NewMessage,
-    NewUser, Page, PageRequest, Patch, Result, Role, User, UserId, UserPatch,
+    Constraint, Conversation, ConversationId, ConversationSummary, Database, Document, Error,
+    FileHash, Message, NewDocument, NewMessage, NewUser, Page, PageRequest, Patch, Result, Role,
+    User, UserId, UserPatch,
 };
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use serde::Deserialize;
@@ -52,6 +53,7 @@ pub fn router(app: App) -> Router {
             "/users/{id}/conversations",
             routing::post(create_conversation).get(list_conversations),
         )
+        .route("/users/{id}/documents", routing::post(add_document).get(list_documents))
         .route("/conversations/{id}/messages", routing::post(append_turn).get(list_messages))
         .route("/conversations/{id}/chat", routing::post(chat))
         .layer(middleware::from_fn_with_state(app.clone(), web::unit_of_work))
@@ -138,10 +140,15 @@ async fn create_conversation(
     Path(user_id): Path<UserId>,
     Json(new): Json<NewConversation>,
 ) -> Result<(StatusCode, Json<Conversation>)> {
-    match db.conversations().create(user_id, new.title.as_deref()).await {
-        Ok(conversation) => Ok((StatusCode::CREATED, Json(conversation))),
-        Err(Error::ForeignKey(_)) => Err(Error::NotFound("user")),
-        Err(error) => Err(error),
+    let created = db.conversations().create(user_id, new.title.as_deref()).await;
+    Ok((StatusCode::CREATED, Json(created.map_err(no_such_user)?)))
+}
+
+/// The user stands in the path: a row that refers to none is a path that leads nowhere.
+fn no_such_user(error: Error) -> Error {
+    match error {
+        Error::ForeignKey(_) => Error::NotFound("user"),
+        other => other,
     }
 }
 
@@ -151,6 +158,38 @@ async fn list_conversations(
     page: PageRequest,
 ) -> Result<Json<Page<ConversationSummary>>> {
     Ok(Json(db.conversations().page_with_last_message(user_id, page).await?))
+}
+
+#[derive(Deserialize)]
+struct Upload {
+    filename: String,
+    file_hash: FileHash,
+    file_type: String,
+    file_size_bytes: i64,
+}
+
+/// 201 for a new document, 200 for one that this user has uploaded before.
+async fn add_document(
+    State(db): State<Database>,
+    Path(user_id): Path<UserId>,
+    Json(new): Json<Upload>,
+) -> Result<(StatusCode, Json<Document>)> {
+    let new = NewDocument::new(new.filename, new.file_hash, new.file_type, new.file_size_bytes);
+    let stored = db.documents().create_or_get(new.user_id(user_id)).await.map_err(no_such_user)?;
+    if stored.document.user_id != Some(user_id) {
+        // Somebody else's, and not to be shown.
+        return Err(Error::Conflict(Constraint::DocumentsFileHashKey));
+    }
+    let status = if stored.created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(stored.document)))
+}
+
+async fn list_documents(
+    State(db): State<Database>,
+    Path(user_id): Path<UserId>,
+    page: PageRequest,
+) -> Result<Json<Page<Document>>> {
+    Ok(Json(db.documents().page_by_user(user_id, page).await?))
 }
 
 #[derive(Deserialize)]

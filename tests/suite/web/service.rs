@@ -159,6 +159,37 @@ async fn conversations_page_to_the_end_with_their_last_message(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn a_document_is_stored_once_and_shown_to_its_owner(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    let server = service(&db).await;
+    let (ada, bob) = (user(&db).await, user(&db).await);
+    let path = |id| format!("/users/{id}/documents");
+    let upload = |digit: &str| {
+        let hash = digit.repeat(64);
+        json!({"filename": "w2.pdf", "file_hash": hash, "file_type": "pdf", "file_size_bytes": 9})
+    };
+    let created = server.post(&path(ada.id), upload("a")).await;
+    assert_eq!(created.status, 201, "{}", created.text);
+    let again = server.post(&path(ada.id), upload("A")).await;
+    assert_eq!((again.status, again.json()), (StatusCode::OK, created.json()));
+    let others = server.post(&path(bob.id), upload("a")).await;
+    assert_eq!((others.status.as_u16(), &*others.code()), (409, "conflict"));
+    assert!(!others.text.contains(created.json()["id"].as_str().unwrap()));
+    assert_eq!(server.post(&path(UserId::new()), upload("b")).await.status, 404);
+    assert_eq!(server.post(&path(ada.id), upload("no")).await.status, 422);
+
+    for digit in ["1", "2", "3"] {
+        assert_eq!(server.post(&path(ada.id), upload(digit)).await.status, 201);
+    }
+    let all = db.documents().page_by_user(ada.id, PageRequest::first(10)).await.unwrap().items;
+    let all: Vec<_> = all.iter().map(|document| document.id.to_string()).collect();
+    for size in [1, 3, 4, 5] {
+        assert_eq!(walk(server, &path(ada.id), size).await, all, "pages of {size}");
+    }
+    assert_eq!(walk(server, &path(bob.id), 10).await, [""; 0]);
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
 async fn a_page_that_can_not_be_is_invalid_input(pool: PgPool) {
     let db = Database::from_pool(pool);
     let server = service(&db).await;
@@ -170,6 +201,7 @@ async fn a_page_that_can_not_be_is_invalid_input(pool: PgPool) {
     for path in [
         format!("/conversations/{}/messages", conversation.id),
         format!("/users/{}/conversations", conversation.user_id),
+        format!("/users/{}/documents", conversation.user_id),
     ] {
         assert_eq!(server.get(&format!("{path}?after={cursor}")).await.status, 200);
         for query in [&*format!("after={damaged}"), "after=%00", "size=0", "size=1001", "size=all"]
