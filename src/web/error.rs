@@ -26,7 +26,7 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 /// use chancery::{Error, web};
 ///
 /// assert_eq!(web::status(&Error::NotFound("user")), 404);
-/// assert_eq!(web::status(&Error::PoolTimedOut), 503);
+/// assert_eq!(web::status(&Error::PoolClosed), 503);
 /// ```
 pub fn status(error: &Error) -> StatusCode {
     class(error).0
@@ -43,14 +43,14 @@ fn class(error: &Error) -> (StatusCode, &'static str) {
         Error::Unreachable { .. }
         | Error::ConnectTimeout { .. }
         | Error::TooManyConnections
-        | Error::PoolTimedOut
+        | Error::PoolTimedOut { .. }
         | Error::PoolClosed
         | Error::ConnectionLost(_)
         | Error::SerializationFailure
         | Error::Deadlock
         | Error::LockTimeout
         | Error::StatementTimeout => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-        Error::CommitUnknown(_) => (StatusCode::INTERNAL_SERVER_ERROR, "outcome_unknown"),
+        Error::CommitUnknown { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "outcome_unknown"),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
     }
 }
@@ -62,7 +62,7 @@ fn message(error: &Error) -> String {
         Error::ForeignKey(_) => "it refers to something that does not exist, or is in use".into(),
         Error::InvalidInput(InvalidInput { field, reason }) => format!("{field} {reason}"),
         Error::Check(_) => "a value is not allowed".into(),
-        Error::CommitUnknown(_) => "whether it was stored is unknown".into(),
+        Error::CommitUnknown { .. } => "whether it was stored is unknown".into(),
         error if status(error) == StatusCode::SERVICE_UNAVAILABLE => {
             "temporarily unavailable, try again".into()
         }

@@ -23,7 +23,6 @@ async fn answer(error: Error) -> Answer {
 #[tokio::test]
 async fn every_class_has_its_status_and_code_and_tells_nothing_more() {
     let host = || "canary.internal:5432".to_owned();
-    let pool_timed_out = Error::PoolTimedOut;
     let invalid = "canary".parse::<chancery::Cursor>().unwrap_err();
     for (status, code, error) in [
         (404, "not_found", Error::NotFound("user")),
@@ -31,7 +30,6 @@ async fn every_class_has_its_status_and_code_and_tells_nothing_more() {
         (409, "reference", Error::ForeignKey(Constraint::UsersEmailKey)),
         (422, "invalid_input", Error::Check(Constraint::UsersEmailKey)),
         (422, "invalid_input", Error::InvalidInput(invalid)),
-        (503, "unavailable", pool_timed_out),
         (503, "unavailable", Error::PoolClosed),
         (503, "unavailable", Error::TooManyConnections),
         (503, "unavailable", Error::SerializationFailure),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Request, StatusCode};
-use chancery::{Database, DatabaseConfig};
+use chancery::{Database, DatabaseConfig, DatabaseConfigBuilder};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -22,11 +22,14 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// The test's database through a pool of a given size, as an application has it.
 pub async fn database(pool: &PgPool, size: u32) -> Database {
+    Database::connect(&config(pool, size).build().unwrap()).await.unwrap()
+}
+
+pub fn config(pool: &PgPool, size: u32) -> DatabaseConfigBuilder {
     let name = pool.connect_options().get_database().unwrap().to_owned();
     let mut url = url::Url::parse(&std::env::var("DATABASE_URL").unwrap()).unwrap();
     url.set_path(&name);
-    let config = DatabaseConfig::builder().url(url.as_str()).pool_size(size).max_overflow(0);
-    Database::connect(&config.build().unwrap()).await.unwrap()
+    DatabaseConfig::builder().url(url.as_str()).pool_size(size).max_overflow(0)
 }
 
 /// A server that ends with the test's runtime.
@@ -139,6 +142,6 @@ pub async fn eventually(what: &str, mut happened: impl AsyncFnMut() -> bool) {
 pub async fn all_connections_are_free(db: &Database) {
     let mut taken = Vec::new();
     for _ in 0..db.pool_status().max {
-        taken.push(db.pool().acquire().await.unwrap());
+        taken.push(db.begin().await.unwrap());
     }
 }

@@ -18,7 +18,7 @@ use sqlx::PgPool;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use super::{Log, Server, all_connections_are_free, database, eventually, serve};
+use super::{Log, Server, all_connections_are_free, config, database, eventually, serve};
 
 const EMAIL: &str = "ada@example.org";
 const POST: &[u8] = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n";
@@ -355,6 +355,20 @@ async fn only_a_request_that_asks_for_one_uses_a_connection(pool: PgPool) {
     let answer = server.get("/with").await;
     assert_eq!((answer.status.as_u16(), &*answer.code()), (503, "unavailable"));
     assert!(answer.headers.contains_key("retry-after"));
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn a_request_that_gets_no_connection_in_time_is_asked_to_come_again(pool: PgPool) {
+    let config = config(&pool, 1).pool_timeout(Duration::from_millis(100)).build().unwrap();
+    let db = Database::connect(&config).await.unwrap();
+    let server = serve_one(&db, |_: Tx| async {}).await;
+    let the_only_one = db.begin().await.unwrap();
+    let answer = server.get("/").await;
+    assert_eq!((answer.status.as_u16(), &*answer.code()), (503, "unavailable"));
+    assert!(answer.headers.contains_key("retry-after"));
+    the_only_one.rollback().await.unwrap();
+    assert_eq!(server.get("/").await.status, 200);
+    db.close().await;
 }
 
 #[sqlx::test(migrator = "chancery::MIGRATOR")]
