@@ -1,6 +1,32 @@
 -- The whole schema, for reading. Written by a test from the catalogue, after all migrations:
 --   UPDATE_SCHEMA=1 cargo test -p chancery --test suite migrations
 
+CREATE OR REPLACE FUNCTION delete_document(document uuid)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+    perform from documents d where d.id = document for update;
+    if not found then
+        return false;
+    end if;
+    -- In one order, so that two calls that share borrowers do not block each other.
+    perform from borrowers b
+      where b.id in (select s.borrower_id from source_references s where s.document_id = document)
+      order by b.id
+        for update;
+    delete from borrowers b
+     where b.id in (select s.borrower_id from source_references s where s.document_id = document)
+       and not exists (
+           select from source_references s
+            where s.borrower_id = b.id and s.document_id <> document
+       );
+    delete from documents d where d.id = document;
+    return true;
+end;
+$function$;
+
 CREATE OR REPLACE FUNCTION fill_chunk_user_id()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -35,6 +61,17 @@ begin
 end;
 $function$;
 
+CREATE OR REPLACE FUNCTION notify_extraction_jobs()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+    perform pg_notify('chancery_extraction_jobs', '');
+    return null;
+end;
+$function$;
+
 CREATE OR REPLACE FUNCTION set_updated_at()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -47,6 +84,46 @@ begin
     new.updated_at := greatest(old.updated_at, new.updated_at);
     return new;
 end;
+$function$;
+
+CREATE OR REPLACE FUNCTION settle_extraction_job()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+    if new.status <> 'processing' then
+        new.lease_expires_at := null;
+    end if;
+    if new.status in ('completed', 'failed') then
+        new.completed_at := coalesce(new.completed_at, now());
+        return new;
+    end if;
+    new.completed_at := null;
+    if new.status = 'pending' then
+        new.lease_token := null;
+    end if;
+    if tg_op = 'UPDATE' and old.status in ('completed', 'failed') then
+        new.attempts := 0;
+        new.result_data := null;
+        if new.run_at is not distinct from old.run_at then
+            new.run_at := now();
+        end if;
+    end if;
+    return new;
+end;
+$function$;
+
+CREATE OR REPLACE FUNCTION text_trigrams(value text)
+ RETURNS text[]
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE STRICT
+ SET search_path TO '$user', 'public'
+AS $function$
+    select array(
+        select substr(lowered, place, 3)
+          from lower(value) lowered, generate_series(1, length(lowered) - 2) place
+    )
 $function$;
 
 CREATE OR REPLACE FUNCTION update_conversation_timestamp()
@@ -79,9 +156,11 @@ create table account_numbers (
     account_type varchar(20) not null,
     created_at timestamptz not null default now(),
     constraint account_numbers_pkey PRIMARY KEY (id),
-    constraint account_numbers_borrower_id_fkey FOREIGN KEY (borrower_id) REFERENCES borrowers(id) ON DELETE CASCADE
+    constraint account_numbers_borrower_id_fkey FOREIGN KEY (borrower_id) REFERENCES borrowers(id) ON DELETE CASCADE,
+    constraint account_numbers_times_check CHECK (created_at >= '0001-01-01 00:00:00+00'::timestamptz AND created_at < '10000-01-01 00:00:00+00'::timestamptz)
 );
 CREATE INDEX account_numbers_borrower_id_idx ON account_numbers USING btree (borrower_id);
+CREATE INDEX account_numbers_number_idx ON account_numbers USING gin (text_trigrams((number)::text));
 
 create table borrowers (
     id uuid not null default gen_random_uuid(),
@@ -93,10 +172,12 @@ create table borrowers (
     created_at timestamptz not null default now(),
     constraint borrowers_pkey PRIMARY KEY (id),
     constraint borrowers_confidence_score_check CHECK (confidence_score >= 0::numeric AND confidence_score <= 1::numeric),
+    constraint borrowers_times_check CHECK (created_at >= '0001-01-01 00:00:00+00'::timestamptz AND created_at < '10000-01-01 00:00:00+00'::timestamptz),
     constraint borrowers_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
 );
+CREATE INDEX borrowers_name_idx ON borrowers USING gin (text_trigrams((name)::text));
 CREATE INDEX borrowers_ssn_hash_idx ON borrowers USING btree (ssn_hash);
-CREATE INDEX borrowers_user_id_idx ON borrowers USING btree (user_id);
+CREATE INDEX borrowers_user_id_created_at_idx ON borrowers USING btree (user_id, created_at DESC, id DESC);
 
 create table chunks (
     id uuid not null default gen_random_uuid(),
@@ -109,6 +190,7 @@ create table chunks (
     created_at timestamptz not null default now(),
     constraint chunks_pkey PRIMARY KEY (id),
     constraint chunks_chunk_index_check CHECK (chunk_index >= 0),
+    constraint chunks_times_check CHECK (created_at >= '0001-01-01 00:00:00+00'::timestamptz AND created_at < '10000-01-01 00:00:00+00'::timestamptz),
     constraint chunks_token_count_check CHECK (token_count >= 0),
     constraint chunks_transcript_id_chunk_index_key UNIQUE (transcript_id, chunk_index),
     constraint chunks_transcript_id_fkey FOREIGN KEY (transcript_id, user_id) REFERENCES transcripts(id, user_id) ON UPDATE CASCADE ON DELETE CASCADE
@@ -122,7 +204,8 @@ create table config (
     value jsonb not null,
     description text,
     updated_at timestamptz not null default now(),
-    constraint config_pkey PRIMARY KEY (key)
+    constraint config_pkey PRIMARY KEY (key),
+    constraint config_times_check CHECK (updated_at >= '0001-01-01 00:00:00+00'::timestamptz AND updated_at < '10000-01-01 00:00:00+00'::timestamptz)
 );
 CREATE TRIGGER config_set_updated_at BEFORE UPDATE ON config FOR EACH ROW EXECUTE FUNCTION set_updated_at();
 
@@ -134,6 +217,7 @@ create table conversations (
     updated_at timestamptz not null default now(),
     constraint conversations_pkey PRIMARY KEY (id),
     constraint conversations_id_user_id_key UNIQUE (id, user_id),
+    constraint conversations_times_check CHECK (LEAST(created_at, updated_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(created_at, updated_at) < '10000-01-01 00:00:00+00'::timestamptz),
     constraint conversations_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
 );
 CREATE INDEX conversations_updated_at_idx ON conversations USING btree (updated_at DESC, id DESC);
@@ -152,19 +236,26 @@ create table documents (
     error_message text,
     page_count integer,
     processed_at timestamptz,
+    attempts integer not null default 0,
+    lease_token uuid,
+    lease_expires_at timestamptz,
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     constraint documents_pkey PRIMARY KEY (id),
+    constraint documents_attempts_check CHECK (attempts >= 0),
     constraint documents_file_hash_key UNIQUE (file_hash),
     constraint documents_file_size_bytes_check CHECK (file_size_bytes >= 0),
+    constraint documents_lease_check CHECK ((lease_token IS NULL) = (lease_expires_at IS NULL)),
     constraint documents_page_count_check CHECK (page_count >= 0),
     constraint documents_status_check CHECK (status::text = ANY (ARRAY['pending'::varchar, 'processing'::varchar, 'completed'::varchar, 'failed'::varchar]::text[])),
+    constraint documents_times_check CHECK (LEAST(processed_at, lease_expires_at, created_at, updated_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(processed_at, lease_expires_at, created_at, updated_at) < '10000-01-01 00:00:00+00'::timestamptz),
     constraint documents_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
 );
+CREATE INDEX documents_claimable_idx ON documents USING btree (created_at, id) WHERE (((status)::text = 'pending'::text) OR (((status)::text = 'processing'::text) AND (lease_expires_at IS NOT NULL)));
 CREATE INDEX documents_created_at_idx ON documents USING btree (created_at DESC, id DESC);
-CREATE INDEX documents_pending_idx ON documents USING btree (created_at, id) WHERE ((status)::text = 'pending'::text);
+CREATE INDEX documents_status_created_at_idx ON documents USING btree (status, created_at DESC, id DESC);
 CREATE INDEX documents_user_id_created_at_idx ON documents USING btree (user_id, created_at DESC, id DESC);
-CREATE TRIGGER documents_set_updated_at BEFORE UPDATE ON documents FOR EACH ROW EXECUTE FUNCTION set_updated_at();
+CREATE TRIGGER documents_set_updated_at BEFORE UPDATE ON documents FOR EACH ROW WHEN (old.* IS DISTINCT FROM new.*) EXECUTE FUNCTION set_updated_at();
 
 create table extraction_jobs (
     id uuid not null default gen_random_uuid(),
@@ -174,16 +265,28 @@ create table extraction_jobs (
     status varchar(20) not null default 'pending'::varchar,
     result_data jsonb,
     error_message text,
+    attempts integer not null default 0,
+    max_attempts integer not null default 5,
+    run_at timestamptz not null default now(),
+    lease_token uuid,
+    lease_expires_at timestamptz,
     completed_at timestamptz,
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     constraint extraction_jobs_pkey PRIMARY KEY (id),
+    constraint extraction_jobs_attempts_check CHECK (attempts >= 0 AND max_attempts >= 1),
+    constraint extraction_jobs_lease_check CHECK (lease_expires_at IS NULL OR lease_token IS NOT NULL AND status::text = 'processing'::text),
     constraint extraction_jobs_project_id_fkey FOREIGN KEY (project_id) REFERENCES projects(id) ON DELETE CASCADE,
-    constraint extraction_jobs_status_check CHECK (status::text = ANY (ARRAY['pending'::varchar, 'processing'::varchar, 'completed'::varchar, 'failed'::varchar]::text[]))
+    constraint extraction_jobs_status_check CHECK (status::text = ANY (ARRAY['pending'::varchar, 'processing'::varchar, 'completed'::varchar, 'failed'::varchar]::text[])),
+    constraint extraction_jobs_times_check CHECK (LEAST(run_at, lease_expires_at, completed_at, created_at, updated_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(run_at, lease_expires_at, completed_at, created_at, updated_at) < '10000-01-01 00:00:00+00'::timestamptz)
 );
-CREATE INDEX extraction_jobs_pending_idx ON extraction_jobs USING btree (created_at, id) WHERE ((status)::text = 'pending'::text);
+CREATE INDEX extraction_jobs_due_idx ON extraction_jobs USING btree (COALESCE(lease_expires_at, run_at), id) WHERE (((status)::text = 'pending'::text) OR (lease_expires_at IS NOT NULL));
 CREATE INDEX extraction_jobs_project_id_created_at_idx ON extraction_jobs USING btree (project_id, created_at DESC, id DESC);
+CREATE INDEX extraction_jobs_status_created_at_idx ON extraction_jobs USING btree (status, created_at DESC, id DESC);
+CREATE TRIGGER extraction_jobs_notify_insert AFTER INSERT ON extraction_jobs FOR EACH STATEMENT EXECUTE FUNCTION notify_extraction_jobs();
+CREATE TRIGGER extraction_jobs_notify_pending AFTER UPDATE OF status ON extraction_jobs FOR EACH ROW WHEN (new.status::text = 'pending'::text AND old.status::text <> 'pending'::text) EXECUTE FUNCTION notify_extraction_jobs();
 CREATE TRIGGER extraction_jobs_set_updated_at BEFORE UPDATE ON extraction_jobs FOR EACH ROW EXECUTE FUNCTION set_updated_at();
+CREATE TRIGGER extraction_jobs_settle BEFORE INSERT OR UPDATE OF status ON extraction_jobs FOR EACH ROW EXECUTE FUNCTION settle_extraction_job();
 
 create table income_records (
     id uuid not null default gen_random_uuid(),
@@ -195,7 +298,9 @@ create table income_records (
     employer varchar(255),
     created_at timestamptz not null default now(),
     constraint income_records_pkey PRIMARY KEY (id),
-    constraint income_records_borrower_id_fkey FOREIGN KEY (borrower_id) REFERENCES borrowers(id) ON DELETE CASCADE
+    constraint income_records_amount_check CHECK (amount <> 'NaN'::numeric),
+    constraint income_records_borrower_id_fkey FOREIGN KEY (borrower_id) REFERENCES borrowers(id) ON DELETE CASCADE,
+    constraint income_records_times_check CHECK (created_at >= '0001-01-01 00:00:00+00'::timestamptz AND created_at < '10000-01-01 00:00:00+00'::timestamptz)
 );
 CREATE INDEX income_records_borrower_id_idx ON income_records USING btree (borrower_id, year);
 
@@ -209,7 +314,8 @@ create table messages (
     created_at timestamptz not null default now(),
     constraint messages_pkey PRIMARY KEY (id),
     constraint messages_conversation_id_fkey FOREIGN KEY (conversation_id, user_id) REFERENCES conversations(id, user_id) ON UPDATE CASCADE ON DELETE CASCADE,
-    constraint messages_role_check CHECK (role::text = ANY (ARRAY['user'::varchar, 'assistant'::varchar, 'system'::varchar]::text[]))
+    constraint messages_role_check CHECK (role::text = ANY (ARRAY['user'::varchar, 'assistant'::varchar, 'system'::varchar]::text[])),
+    constraint messages_times_check CHECK (created_at >= '0001-01-01 00:00:00+00'::timestamptz AND created_at < '10000-01-01 00:00:00+00'::timestamptz)
 );
 CREATE INDEX messages_conversation_id_created_at_idx ON messages USING btree (conversation_id, created_at, id);
 CREATE INDEX messages_created_at_idx ON messages USING btree (created_at);
@@ -225,8 +331,10 @@ create table projects (
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     constraint projects_pkey PRIMARY KEY (id),
+    constraint projects_times_check CHECK (LEAST(created_at, updated_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(created_at, updated_at) < '10000-01-01 00:00:00+00'::timestamptz),
     constraint projects_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
 );
+CREATE INDEX projects_created_at_idx ON projects USING btree (created_at DESC, id DESC);
 CREATE INDEX projects_user_id_created_at_idx ON projects USING btree (user_id, created_at DESC, id DESC);
 CREATE TRIGGER projects_set_updated_at BEFORE UPDATE ON projects FOR EACH ROW EXECUTE FUNCTION set_updated_at();
 
@@ -237,6 +345,7 @@ create table sessions (
     expires_at timestamptz not null,
     created_at timestamptz not null default now(),
     constraint sessions_pkey PRIMARY KEY (id),
+    constraint sessions_times_check CHECK (LEAST(expires_at, created_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(expires_at, created_at) < '10000-01-01 00:00:00+00'::timestamptz),
     constraint sessions_token_hash_key UNIQUE (token_hash),
     constraint sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
 );
@@ -257,10 +366,11 @@ create table source_references (
     constraint source_references_borrower_id_fkey FOREIGN KEY (borrower_id) REFERENCES borrowers(id) ON DELETE CASCADE,
     constraint source_references_char_range_check CHECK (char_start <= char_end),
     constraint source_references_document_id_fkey FOREIGN KEY (document_id) REFERENCES documents(id) ON DELETE CASCADE,
-    constraint source_references_page_number_check CHECK (page_number >= 1)
+    constraint source_references_page_number_check CHECK (page_number >= 1),
+    constraint source_references_times_check CHECK (created_at >= '0001-01-01 00:00:00+00'::timestamptz AND created_at < '10000-01-01 00:00:00+00'::timestamptz)
 );
 CREATE INDEX source_references_borrower_id_idx ON source_references USING btree (borrower_id);
-CREATE INDEX source_references_document_id_idx ON source_references USING btree (document_id);
+CREATE INDEX source_references_document_id_idx ON source_references USING btree (document_id, page_number);
 
 create table templates (
     id uuid not null default gen_random_uuid(),
@@ -274,6 +384,7 @@ create table templates (
     updated_at timestamptz not null default now(),
     constraint templates_pkey PRIMARY KEY (id),
     constraint templates_template_type_check CHECK (template_type::text = ANY (ARRAY['linkedin'::varchar, 'twitter'::varchar, 'blog'::varchar, 'email'::varchar]::text[])),
+    constraint templates_times_check CHECK (LEAST(created_at, updated_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(created_at, updated_at) < '10000-01-01 00:00:00+00'::timestamptz),
     constraint templates_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
     constraint templates_user_id_template_type_template_name_key UNIQUE NULLS NOT DISTINCT (user_id, template_type, template_name)
 );
@@ -293,6 +404,7 @@ create table transcripts (
     constraint transcripts_pkey PRIMARY KEY (id),
     constraint transcripts_duration_check CHECK (duration >= 0),
     constraint transcripts_id_user_id_key UNIQUE (id, user_id),
+    constraint transcripts_times_check CHECK (created_at >= '0001-01-01 00:00:00+00'::timestamptz AND created_at < '10000-01-01 00:00:00+00'::timestamptz),
     constraint transcripts_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
     constraint transcripts_user_id_youtube_video_id_key UNIQUE (user_id, youtube_video_id)
 );
@@ -310,6 +422,7 @@ create table user_preferences (
     updated_at timestamptz not null default now(),
     constraint user_preferences_pkey PRIMARY KEY (id),
     constraint user_preferences_summary_length_check CHECK (summary_length::text = ANY (ARRAY['concise'::varchar, 'standard'::varchar, 'detailed'::varchar]::text[])),
+    constraint user_preferences_times_check CHECK (LEAST(created_at, updated_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(created_at, updated_at) < '10000-01-01 00:00:00+00'::timestamptz),
     constraint user_preferences_update_frequency_check CHECK (update_frequency::text = ANY (ARRAY['daily'::varchar, 'weekly'::varchar, 'monthly'::varchar, 'never'::varchar]::text[])),
     constraint user_preferences_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
     constraint user_preferences_user_id_key UNIQUE (user_id)
@@ -330,7 +443,9 @@ create table users (
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     constraint users_pkey PRIMARY KEY (id),
-    constraint users_email_check CHECK (email::text ~* '^[^@[:space:]]+@[^@[:space:]]+\.[^@[:space:]]+$'::text)
+    constraint users_date_of_birth_check CHECK (date_of_birth >= '0001-01-01'::date AND date_of_birth <= '9999-12-31'::date),
+    constraint users_email_check CHECK (email::text ~* '^[^@[:space:]]+@[^@[:space:]]+\.[^@[:space:]]+$'::text),
+    constraint users_times_check CHECK (LEAST(last_login, created_at, updated_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(last_login, created_at, updated_at) < '10000-01-01 00:00:00+00'::timestamptz)
 );
 CREATE UNIQUE INDEX users_email_key ON users USING btree (lower((email)::text));
 CREATE TRIGGER users_set_updated_at BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION set_updated_at();

@@ -16,7 +16,15 @@ create table users (
     created_at      timestamptz  not null default now(),
     updated_at      timestamptz  not null default now(),
     constraint users_pkey primary key (id),
-    constraint users_email_check check (email ~* '^[^@[:space:]]+@[^@[:space:]]+\.[^@[:space:]]+$')
+    constraint users_email_check check (email ~* '^[^@[:space:]]+@[^@[:space:]]+\.[^@[:space:]]+$'),
+    -- Clients can't read infinity, nor years of more than four digits.
+    constraint users_times_check
+        check (least(last_login, created_at, updated_at)
+               >= '0001-01-01 00:00+00'
+           and greatest(last_login, created_at, updated_at)
+               < '10000-01-01 00:00+00'),
+    constraint users_date_of_birth_check
+        check (date_of_birth between '0001-01-01' and '9999-12-31')
 );
 
 -- One account a mailbox, however its owner types it: unique without regard to case, and the index
@@ -42,7 +50,13 @@ create table user_preferences (
     constraint user_preferences_update_frequency_check
         check (update_frequency in ('daily', 'weekly', 'monthly', 'never')),
     constraint user_preferences_summary_length_check
-        check (summary_length in ('concise', 'standard', 'detailed'))
+        check (summary_length in ('concise', 'standard', 'detailed')),
+    -- Clients can't read infinity, nor years of more than four digits.
+    constraint user_preferences_times_check
+        check (least(created_at, updated_at)
+               >= '0001-01-01 00:00+00'
+           and greatest(created_at, updated_at)
+               < '10000-01-01 00:00+00')
 );
 
 create trigger user_preferences_set_updated_at
@@ -57,7 +71,13 @@ create table sessions (
     created_at timestamptz  not null default now(),
     constraint sessions_pkey primary key (id),
     constraint sessions_token_hash_key unique (token_hash),
-    constraint sessions_user_id_fkey foreign key (user_id) references users (id) on delete cascade
+    constraint sessions_user_id_fkey foreign key (user_id) references users (id) on delete cascade,
+    -- Clients can't read infinity, nor years of more than four digits.
+    constraint sessions_times_check
+        check (least(expires_at, created_at)
+               >= '0001-01-01 00:00+00'
+           and greatest(expires_at, created_at)
+               < '10000-01-01 00:00+00')
 );
 
 -- list_by_user and delete_by_user; also serves the cascade from users.

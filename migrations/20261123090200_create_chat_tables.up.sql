@@ -11,7 +11,13 @@ create table conversations (
     -- What messages refer to, so that a message's owner is its conversation's owner.
     constraint conversations_id_user_id_key unique (id, user_id),
     constraint conversations_user_id_fkey foreign key (user_id)
-        references users (id) on delete cascade
+        references users (id) on delete cascade,
+    -- Clients can't read infinity, nor years of more than four digits.
+    constraint conversations_times_check
+        check (least(created_at, updated_at)
+               >= '0001-01-01 00:00+00'
+           and greatest(created_at, updated_at)
+               < '10000-01-01 00:00+00')
 );
 
 -- list_by_user and page_by_user: one user's, latest activity first; the id makes the order total.
@@ -36,7 +42,11 @@ create table messages (
     -- Both columns: user_id is the owner by this key, and follows when a conversation changes hands.
     constraint messages_conversation_id_fkey foreign key (conversation_id, user_id)
         references conversations (id, user_id) on update cascade on delete cascade,
-    constraint messages_role_check check (role in ('user', 'assistant', 'system'))
+    constraint messages_role_check check (role in ('user', 'assistant', 'system')),
+    -- Clients can't read infinity, nor years of more than four digits.
+    constraint messages_times_check
+        check (created_at >= '0001-01-01 00:00+00'
+           and created_at < '10000-01-01 00:00+00')
 );
 
 -- get_last_n, list_by_conversation, page_by_conversation. Rows of one transaction share

@@ -19,7 +19,11 @@ create table transcripts (
     constraint transcripts_user_id_youtube_video_id_key unique (user_id, youtube_video_id),
     constraint transcripts_user_id_fkey foreign key (user_id)
         references users (id) on delete cascade,
-    constraint transcripts_duration_check check (duration >= 0)
+    constraint transcripts_duration_check check (duration >= 0),
+    -- Clients can't read infinity, nor years of more than four digits.
+    constraint transcripts_times_check
+        check (created_at >= '0001-01-01 00:00+00'
+           and created_at < '10000-01-01 00:00+00')
 );
 
 -- list_by_user and page_by_user, newest first.
@@ -45,7 +49,11 @@ create table chunks (
     constraint chunks_transcript_id_fkey foreign key (transcript_id, user_id)
         references transcripts (id, user_id) on update cascade on delete cascade,
     constraint chunks_chunk_index_check check (chunk_index >= 0),
-    constraint chunks_token_count_check check (token_count >= 0)
+    constraint chunks_token_count_check check (token_count >= 0),
+    -- Clients can't read infinity, nor years of more than four digits.
+    constraint chunks_times_check
+        check (created_at >= '0001-01-01 00:00+00'
+           and created_at < '10000-01-01 00:00+00')
 );
 
 -- count_by_user, and the foreign key's second column.

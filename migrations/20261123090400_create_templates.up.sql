@@ -20,7 +20,13 @@ create table templates (
     constraint templates_user_id_fkey foreign key (user_id)
         references users (id) on delete cascade,
     constraint templates_template_type_check
-        check (template_type in ('linkedin', 'twitter', 'blog', 'email'))
+        check (template_type in ('linkedin', 'twitter', 'blog', 'email')),
+    -- Clients can't read infinity, nor years of more than four digits.
+    constraint templates_times_check
+        check (least(created_at, updated_at)
+               >= '0001-01-01 00:00+00'
+           and greatest(created_at, updated_at)
+               < '10000-01-01 00:00+00')
 );
 
 -- list_defaults; named by the specification.

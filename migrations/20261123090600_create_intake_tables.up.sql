@@ -32,7 +32,13 @@ create table documents (
     constraint documents_page_count_check check (page_count >= 0),
     constraint documents_attempts_check check (attempts >= 0),
     constraint documents_lease_check
-        check ((lease_token is null) = (lease_expires_at is null))
+        check ((lease_token is null) = (lease_expires_at is null)),
+    -- Clients can't read infinity, nor years of more than four digits.
+    constraint documents_times_check
+        check (least(processed_at, lease_expires_at, created_at, updated_at)
+               >= '0001-01-01 00:00+00'
+           and greatest(processed_at, lease_expires_at, created_at, updated_at)
+               < '10000-01-01 00:00+00')
 );
 
 -- The cascade from users, and one owner's documents, newest first.
@@ -63,7 +69,11 @@ create table borrowers (
     constraint borrowers_pkey primary key (id),
     constraint borrowers_user_id_fkey foreign key (user_id)
         references users (id) on delete cascade,
-    constraint borrowers_confidence_score_check check (confidence_score between 0 and 1)
+    constraint borrowers_confidence_score_check check (confidence_score between 0 and 1),
+    -- Clients can't read infinity, nor years of more than four digits.
+    constraint borrowers_times_check
+        check (created_at >= '0001-01-01 00:00+00'
+           and created_at < '10000-01-01 00:00+00')
 );
 
 -- The pieces of three characters of a text, in lower case: "Ada L" has "ada", "da ", "a l". A text
@@ -98,7 +108,11 @@ create table income_records (
     constraint income_records_borrower_id_fkey foreign key (borrower_id)
         references borrowers (id) on delete cascade,
     -- numeric has a NaN, which no client could read as an amount
-    constraint income_records_amount_check check (amount <> 'NaN')
+    constraint income_records_amount_check check (amount <> 'NaN'),
+    -- Clients can't read infinity, nor years of more than four digits.
+    constraint income_records_times_check
+        check (created_at >= '0001-01-01 00:00+00'
+           and created_at < '10000-01-01 00:00+00')
 );
 
 -- Also sum_income_by_year.
@@ -112,7 +126,11 @@ create table account_numbers (
     created_at   timestamptz not null default now(),
     constraint account_numbers_pkey primary key (id),
     constraint account_numbers_borrower_id_fkey foreign key (borrower_id)
-        references borrowers (id) on delete cascade
+        references borrowers (id) on delete cascade,
+    -- Clients can't read infinity, nor years of more than four digits.
+    constraint account_numbers_times_check
+        check (created_at >= '0001-01-01 00:00+00'
+           and created_at < '10000-01-01 00:00+00')
 );
 
 create index account_numbers_borrower_id_idx on account_numbers (borrower_id);
@@ -135,7 +153,11 @@ create table source_references (
     constraint source_references_document_id_fkey foreign key (document_id)
         references documents (id) on delete cascade,
     constraint source_references_page_number_check check (page_number >= 1),
-    constraint source_references_char_range_check check (char_start <= char_end)
+    constraint source_references_char_range_check check (char_start <= char_end),
+    -- Clients can't read infinity, nor years of more than four digits.
+    constraint source_references_times_check
+        check (created_at >= '0001-01-01 00:00+00'
+           and created_at < '10000-01-01 00:00+00')
 );
 
 create index source_references_borrower_id_idx on source_references (borrower_id);

@@ -10,7 +10,13 @@ create table projects (
     created_at  timestamptz  not null default now(),
     updated_at  timestamptz  not null default now(),
     constraint projects_pkey primary key (id),
-    constraint projects_user_id_fkey foreign key (user_id) references users (id) on delete cascade
+    constraint projects_user_id_fkey foreign key (user_id) references users (id) on delete cascade,
+    -- Clients can't read infinity, nor years of more than four digits.
+    constraint projects_times_check
+        check (least(created_at, updated_at)
+               >= '0001-01-01 00:00+00'
+           and greatest(created_at, updated_at)
+               < '10000-01-01 00:00+00')
 );
 
 -- One owner's projects, newest first; also the cascade from users.
@@ -50,7 +56,13 @@ create table extraction_jobs (
         check (status in ('pending', 'processing', 'completed', 'failed')),
     constraint extraction_jobs_attempts_check check (attempts >= 0 and max_attempts >= 1),
     constraint extraction_jobs_lease_check
-        check (lease_expires_at is null or (lease_token is not null and status = 'processing'))
+        check (lease_expires_at is null or (lease_token is not null and status = 'processing')),
+    -- Clients can't read infinity, nor years of more than four digits.
+    constraint extraction_jobs_times_check
+        check (least(run_at, lease_expires_at, completed_at, created_at, updated_at)
+               >= '0001-01-01 00:00+00'
+           and greatest(run_at, lease_expires_at, completed_at, created_at, updated_at)
+               < '10000-01-01 00:00+00')
 );
 
 -- One project's jobs, newest first; also the cascade from projects.

@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 // The statements' types are named by this path (sqlx.toml), here as in tests and examples.
@@ -13,6 +14,9 @@ pub mod identity;
 pub mod intake;
 pub mod library;
 pub mod settings;
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub mod web;
 
 mod repositories;
 
@@ -28,7 +32,8 @@ pub use db::{
     DriverError, Error, Health, HealthStatus, InvalidInput, IsolationLevel, MAX_JSON_DEPTH,
     MAX_PAGE_SIZE, MAX_TEXT_BYTES, MIGRATOR, MigrationError, MigrationState, MigrationStatus,
     Numbered, Page, PageRequest, PaginationParams, Patch, PoolStatus, PoolTimeout, Reason, Result,
-    RevertTo, Savepoint, SslMode, Startup, TransactionOptions, UnitOfWork,
+    RevertTo, Savepoint, SslMode, Startup, TransactionId, TransactionOptions, TransactionOutcome,
+    UnitOfWork,
 };
 pub use extraction::{
     ClaimedJob, Due, ExtractionJob, ExtractionJobId, ExtractionJobPatch, ExtractionJobRepository,

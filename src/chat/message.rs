@@ -102,7 +102,12 @@ impl NewMessage {
         self
     }
 
-    fn check(&self) -> Result<()> {
+    /// What is checked before it is stored: for callers that do something costly in between.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](Error::InvalidInput).
+    pub fn check(&self) -> Result<()> {
         input::long_text("content", &self.content)?;
         input::json("metadata", &self.metadata)
     }

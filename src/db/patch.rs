@@ -1,5 +1,7 @@
 //! Partial updates, in which "leave it" and "set it to null" are different things.
 
+use serde::{Deserialize, Deserializer};
+
 /// One field of a partial update.
 ///
 /// `Patch<Option<String>>` tells [`Keep`](Patch::Keep) (leave the column) from `Set(None)` (store
@@ -14,6 +16,26 @@
 ///     ..UserPatch::default()
 /// };
 /// # assert!(patch.email.is_keep());
+/// ```
+///
+/// In JSON a field that is left out is kept and one that is null is set to null, with
+/// `#[serde(default)]`:
+///
+/// ```
+/// use chancery::Patch;
+///
+/// #[derive(serde::Deserialize)]
+/// #[serde(default, deny_unknown_fields)]
+/// # #[derive(Default)]
+/// struct ProfilePatch {
+///     name: Patch<Option<String>>,
+///     profession: Patch<Option<String>>,
+/// }
+///
+/// let patch: ProfilePatch = serde_json::from_str(r#"{"profession": null}"#)?;
+/// assert_eq!(patch.name, Patch::Keep);
+/// assert_eq!(patch.profession, Patch::Set(None));
+/// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Patch<T> {
@@ -47,6 +69,12 @@ impl<T> Patch<T> {
 impl<T> From<T> for Patch<T> {
     fn from(value: T) -> Self {
         Self::Set(value)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Patch<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::deserialize(deserializer).map(Self::Set)
     }
 }
 

@@ -34,3 +34,4 @@ mod transactions;
 mod transcripts;
 mod unit_of_work;
 mod users;
+mod web;

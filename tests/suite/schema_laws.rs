@@ -140,7 +140,11 @@ async fn times_and_ids_are_the_databases(pool: PgPool) {
                                     and tgfoid = 'set_updated_at'::regproc
                                     -- before, for each row, on update
                                     and tgtype = 1 | 2 | 16
-                                    and tgqual is null and tgattr = ''))",
+                                    and tgattr = ''
+                                    -- for any row, or for any that really changes
+                                    and (tgqual is null
+                                         or pg_get_triggerdef(pg_trigger.oid)
+                                            like '% WHEN ((old.* IS DISTINCT FROM new.*)) %')))",
     )
     .await;
     none(

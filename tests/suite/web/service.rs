@@ -1,0 +1,435 @@
+//! The example's service, as its clients see it.
+
+#[path = "../../../examples/axum_service/router.rs"]
+mod router;
+
+use std::sync::Arc;
+
+use axum::BoxError;
+use axum::http::StatusCode;
+use chancery::{
+    ConversationId, Database, Message, MessageId, NewMessage, PageRequest, Role, UserId,
+};
+use futures_util::future::{join_all, try_join_all};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tokio::sync::{Notify, Semaphore};
+
+use super::{Server, all_connections_are_free, database, eventually, serve};
+use crate::support::{conversation, conversation_of, messages, user};
+use router::{App, Model, router};
+
+/// A model that does what the test says.
+struct Scripted<F>(F);
+
+impl<F> Model for Scripted<F>
+where
+    F: Fn(Vec<Message>, String) -> BoxStream<'static, Result<String, BoxError>>,
+    F: Send + Sync + 'static,
+{
+    fn answer(
+        &self,
+        history: Vec<Message>,
+        question: &str,
+    ) -> BoxStream<'static, Result<String, BoxError>> {
+        (self.0)(history, question.to_owned())
+    }
+}
+
+async fn service_with(db: &Database, model: impl Model) -> Server {
+    let app = App { db: db.clone(), model: Arc::new(model), environment: "test".into() };
+    serve(router(app)).await
+}
+
+async fn service(db: &Database) -> Server {
+    let model = |_, question| stream::iter([Ok("You ask: ".to_owned()), Ok(question)]).boxed();
+    service_with(db, Scripted(model)).await
+}
+
+fn ids(page: &Value) -> Vec<String> {
+    let items = page["items"].as_array().unwrap();
+    items.iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The ids of all pages, each of at most `size`.
+async fn walk(server: Server, path: &str, size: usize) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut after = String::new();
+    loop {
+        let answer = server.get(&format!("{path}?size={size}&after={after}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let page = answer.json();
+        assert!(ids(&page).len() <= size);
+        all.extend(ids(&page));
+        match page["next"].as_str() {
+            Some(next) => after = next.to_owned(),
+            None => return all,
+        }
+    }
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn health_tells_what_a_load_balancer_needs(pool: PgPool) {
+    let db = database(&pool, 1).await;
+    let server = service(&db).await;
+    let mut expected = json!({
+        "status": "healthy",
+        "app_name": "axum_service",
+        "environment": "test",
+        "version": env!("CARGO_PKG_VERSION"),
+        "database": "connected",
+    });
+    let answer = server.get("/health").await;
+    assert_eq!((answer.status, answer.json()), (StatusCode::OK, expected.clone()));
+
+    db.close().await;
+    expected["status"] = "unhealthy".into();
+    expected["database"] = "disconnected".into();
+    let answer = server.get("/health").await;
+    assert_eq!((answer.status, answer.json()), (StatusCode::SERVICE_UNAVAILABLE, expected));
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn the_database_test_counts_projects(pool: PgPool) {
+    let insert = sqlx::query("insert into projects (name) values ('one'), ('two')");
+    insert.execute(&pool).await.unwrap();
+    let answer = service(&Database::from_pool(pool)).await.get("/api/v1/db-test").await;
+    assert_eq!(answer.status, 200);
+    let body = answer.json();
+    assert_eq!(body["database"], "connected");
+    assert_eq!(body["provider"], "PostgreSQL");
+    assert_eq!(body["projects_count"], 2);
+    assert!(body["message"].is_string());
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn users_are_created_read_and_patched(pool: PgPool) {
+    let server = service(&Database::from_pool(pool)).await;
+    let new = json!({"email": "ada@example.org", "name": "Ada"});
+    let created = server.post("/users", new.clone()).await;
+    assert_eq!(created.status, 201);
+    let path = format!("/users/{}", created.json()["id"].as_str().unwrap());
+    assert_eq!(server.get(&path).await.json(), created.json());
+    assert!(!created.text.contains("password"));
+
+    let again = server.post("/users", new).await;
+    assert_eq!((again.status.as_u16(), &*again.code()), (409, "conflict"));
+    let bad = server.post("/users", json!({"email": "no address"})).await;
+    assert_eq!((bad.status.as_u16(), &*bad.code()), (422, "invalid_input"));
+    let unknown = server.get(&format!("/users/{}", UserId::new())).await;
+    assert_eq!((unknown.status.as_u16(), &*unknown.code()), (404, "not_found"));
+
+    let patch = async |body: Value| server.send("PATCH", &path, body.to_string()).await;
+    let patched = patch(json!({"profession": "analyst"})).await.json();
+    assert_eq!((&patched["name"], &patched["profession"]), (&json!("Ada"), &json!("analyst")));
+    let patched = patch(json!({"name": null})).await.json();
+    assert_eq!((&patched["name"], &patched["profession"]), (&Value::Null, &json!("analyst")));
+    // Not theirs to change.
+    assert_eq!(patch(json!({"is_active": false})).await.status, 422);
+    assert_eq!(patch(json!({"timezone": null})).await.status, 422);
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn conversations_page_to_the_end_with_their_last_message(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    let server = service(&db).await;
+    let ada = user(&db).await;
+    let path = format!("/users/{}/conversations", ada.id);
+    let created = server.post(&path, json!({"title": "Rice speech"})).await;
+    assert_eq!((created.status.as_u16(), &created.json()["title"]), (201, &json!("Rice speech")));
+    for _ in 0..6 {
+        let conversation = conversation_of(&db, ada.id).await;
+        db.messages().create_many(messages(&conversation, 2)).await.unwrap();
+    }
+    let all = db.conversations().list_by_user(ada.id, 100, 0).await.unwrap();
+    let all: Vec<_> = all.iter().map(|conversation| conversation.id.to_string()).collect();
+    for size in [1, 2, 3, 7, 8] {
+        assert_eq!(walk(server, &path, size).await, all, "pages of {size}");
+    }
+    let page = server.get(&path).await.json();
+    assert_eq!(page["items"][0]["last_message"]["content"], "message 1");
+    assert_eq!(page["items"][6]["last_message"], Value::Null);
+
+    let nobody = format!("/users/{}/conversations", UserId::new());
+    assert_eq!(server.post(&nobody, json!({"title": null})).await.status, 404);
+    assert_eq!(server.get(&nobody).await.json(), json!({"items": [], "next": null}));
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn a_document_is_stored_once_and_shown_to_its_owner(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    let server = service(&db).await;
+    let (ada, bob) = (user(&db).await, user(&db).await);
+    let path = |id| format!("/users/{id}/documents");
+    let upload = |digit: &str| {
+        let hash = digit.repeat(64);
+        json!({"filename": "w2.pdf", "file_hash": hash, "file_type": "pdf", "file_size_bytes": 9})
+    };
+    let created = server.post(&path(ada.id), upload("a")).await;
+    assert_eq!(created.status, 201, "{}", created.text);
+    let again = server.post(&path(ada.id), upload("A")).await;
+    assert_eq!((again.status, again.json()), (StatusCode::OK, created.json()));
+    let others = server.post(&path(bob.id), upload("a")).await;
+    assert_eq!((others.status.as_u16(), &*others.code()), (409, "conflict"));
+    assert!(!others.text.contains(created.json()["id"].as_str().unwrap()));
+    assert_eq!(server.post(&path(UserId::new()), upload("b")).await.status, 404);
+    assert_eq!(server.post(&path(ada.id), upload("no")).await.status, 422);
+
+    for digit in ["1", "2", "3"] {
+        assert_eq!(server.post(&path(ada.id), upload(digit)).await.status, 201);
+    }
+    let all = db.documents().page_by_user(ada.id, PageRequest::first(10)).await.unwrap().items;
+    let all: Vec<_> = all.iter().map(|document| document.id.to_string()).collect();
+    for size in [1, 3, 4, 5] {
+        assert_eq!(walk(server, &path(ada.id), size).await, all, "pages of {size}");
+    }
+    assert_eq!(walk(server, &path(bob.id), 10).await, [""; 0]);
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn a_page_that_can_not_be_is_invalid_input(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    let server = service(&db).await;
+    let conversation = conversation(&db).await;
+    db.messages().create_many(messages(&conversation, 3)).await.unwrap();
+    let page = db.messages().page_by_conversation(conversation.id, PageRequest::first(1));
+    let cursor = page.await.unwrap().next.unwrap().to_string();
+    let damaged = format!("{}x", &cursor[..cursor.len() - 1]);
+    for path in [
+        format!("/conversations/{}/messages", conversation.id),
+        format!("/users/{}/conversations", conversation.user_id),
+        format!("/users/{}/documents", conversation.user_id),
+    ] {
+        assert_eq!(server.get(&format!("{path}?after={cursor}")).await.status, 200);
+        for query in [&*format!("after={damaged}"), "after=%00", "size=0", "size=1001", "size=all"]
+        {
+            let answer = server.get(&format!("{path}?{query}")).await;
+            assert_eq!(
+                (answer.status.as_u16(), &*answer.code()),
+                (422, "invalid_input"),
+                "{query}"
+            );
+        }
+    }
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn a_turn_is_appended_whole_or_not_at_all(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    let server = service(&db).await;
+    let conversation = conversation(&db).await;
+    let path = format!("/conversations/{}/messages", conversation.id);
+    let turn = |answer: &str| {
+        json!([
+            {"role": "user", "content": "Why the Moon?"},
+            {"role": "assistant", "content": answer},
+        ])
+    };
+
+    let refused = server.post(&path, turn("nul \0")).await;
+    assert_eq!((refused.status.as_u16(), &*refused.code()), (422, "invalid_input"));
+    let untouched = db.conversations().get_by_id(conversation.id).await.unwrap();
+    assert_eq!(untouched.unwrap().title, None, "the title was rolled back");
+    assert_eq!(walk(server, &path, 10).await, [""; 0]);
+
+    for _ in 0..4 {
+        let appended = server.post(&path, turn("Because it is hard.")).await;
+        assert_eq!(appended.status, 201, "{}", appended.text);
+        assert_eq!(appended.json().as_array().unwrap().len(), 2);
+    }
+    let titled = db.conversations().get_by_id(conversation.id).await.unwrap();
+    assert_eq!(titled.unwrap().title.as_deref(), Some("Why the Moon?"));
+    let all = db.messages().list_by_conversation(conversation.id, 100, 0).await.unwrap();
+    let all: Vec<_> = all.iter().map(|message| message.id.to_string()).collect();
+    assert_eq!(all.len(), 8);
+    for size in [1, 3, 8, 9] {
+        assert_eq!(walk(server, &path, size).await, all, "pages of {size}");
+    }
+
+    let nowhere = format!("/conversations/{}/messages", ConversationId::new());
+    assert_eq!(server.post(&nowhere, turn("")).await.status, 404);
+}
+
+/// A streamed answer, read as it comes.
+struct Events {
+    body: Incoming,
+    text: String,
+}
+
+impl Events {
+    async fn open(server: Server, id: ConversationId, question: &str) -> Self {
+        let path = format!("/conversations/{id}/chat");
+        let body = json!({"content": question}).to_string();
+        let response = server.open("POST", &path, body).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { body: response.into_body(), text: String::new() }
+    }
+
+    /// The next event's name and data; none at the end.
+    async fn next(&mut self) -> Option<(String, String)> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let field = |name| event.lines().find_map(|line| line.strip_prefix(name));
+                let event = field("event: ").map(str::to_owned).zip(field("data: "));
+                let event = event.map(|(name, data)| (name, data.to_owned()));
+                self.text = rest.to_owned();
+                match event {
+                    Some(event) => return Some(event),
+                    None => continue, // a comment that keeps the connection alive
+                }
+            }
+            let frame = self.body.frame().await?.unwrap();
+            self.text.push_str(str::from_utf8(frame.data_ref().unwrap()).unwrap());
+        }
+    }
+
+    async fn rest(mut self) -> Vec<(String, String)> {
+        let mut events = Vec::new();
+        while let Some(event) = self.next().await {
+            events.push(event);
+        }
+        events
+    }
+}
+
+async fn said(db: &Database, id: ConversationId) -> Vec<(Role, String)> {
+    let messages = db.messages().list_by_conversation(id, 100, 0).await.unwrap();
+    messages.into_iter().map(|message| (message.role, message.content)).collect()
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn an_answer_is_streamed_and_stored_before_it_is_done(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    let model = |history: Vec<Message>, question| {
+        let before = format!("{} before,\n", history.len());
+        stream::iter([Ok(before), Ok("you ask: ".into()), Ok(question)]).boxed()
+    };
+    let server = service_with(&db, Scripted(model)).await;
+    let conversation = conversation(&db).await;
+    db.messages().create(NewMessage::system(conversation.id, "Be brief.")).await.unwrap();
+
+    let events = Events::open(server, conversation.id, "Why?").await.rest().await;
+    let (done, tokens) = events.split_last().unwrap();
+    let tokens: String = tokens
+        .iter()
+        .map(|(name, data)| {
+            assert_eq!(name, "token");
+            serde_json::from_str::<String>(data).unwrap()
+        })
+        .collect();
+    assert_eq!(tokens, "1 before,\nyou ask: Why?");
+    assert_eq!(done.0, "done");
+    let id: MessageId = done.1.parse().unwrap();
+    assert_eq!(db.messages().get_by_id(id).await.unwrap().unwrap().content, tokens);
+    let expected = [
+        (Role::System, "Be brief.".to_owned()),
+        (Role::User, "Why?".into()),
+        (Role::Assistant, tokens),
+    ];
+    assert_eq!(said(&db, conversation.id).await, expected);
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn what_can_not_be_answered_is_refused_before_the_model_is_asked(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    let server = service_with(&db, Scripted(|_, _| panic!("the model was asked"))).await;
+    let conversation = conversation(&db).await;
+    let path = |id| format!("/conversations/{id}/chat");
+    let unknown = server.post(&path(ConversationId::new()), json!({"content": "Why?"})).await;
+    assert_eq!((unknown.status.as_u16(), &*unknown.code()), (404, "not_found"));
+    let nul = server.post(&path(conversation.id), json!({"content": "\0"})).await;
+    assert_eq!((nul.status.as_u16(), &*nul.code()), (422, "invalid_input"));
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn an_answer_that_is_not_stored_ends_with_an_error(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    let fails = |_, _| stream::iter([Ok("It is ".to_owned()), Err("canary".into())]).boxed();
+    let can_not_be_stored = |_, _| stream::iter([Ok("It is \0".to_owned())]).boxed();
+    let conversation = conversation(&db).await;
+    for server in [
+        service_with(&db, Scripted(fails)).await,
+        service_with(&db, Scripted(can_not_be_stored)).await,
+    ] {
+        let events = Events::open(server, conversation.id, "Why?").await.rest().await;
+        let error = ("error".to_owned(), "the answer was not stored".to_owned());
+        assert_eq!(events.last(), Some(&error));
+        assert_eq!(said(&db, conversation.id).await, []);
+    }
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn an_answer_is_stored_also_when_the_client_goes_away(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    let go_on = Arc::new(Notify::new());
+    let model = {
+        let go_on = go_on.clone();
+        move |_, _| {
+            let go_on = go_on.clone();
+            let rest = stream::once(async move {
+                go_on.notified().await;
+                Ok("because it is hard.".to_owned())
+            });
+            stream::iter([Ok("Not easy, ".to_owned())]).chain(rest).boxed()
+        }
+    };
+    let server = service_with(&db, Scripted(model)).await;
+    let conversation = conversation(&db).await;
+    let mut events = Events::open(server, conversation.id, "Why?").await;
+    assert_eq!(events.next().await.unwrap().0, "token");
+    drop(events);
+    go_on.notify_one();
+    eventually("the turn is stored", async || !said(&db, conversation.id).await.is_empty()).await;
+    let answer = (Role::Assistant, "Not easy, because it is hard.".to_owned());
+    assert_eq!(said(&db, conversation.id).await[1], answer);
+}
+
+/// As many answers at once as 40 such pools have connections: none of them holds one.
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn two_hundred_answers_stream_at_once_over_five_connections(pool: PgPool) {
+    const CHATS: usize = 200;
+    let db = database(&pool, 5).await;
+    let go_on = Arc::new(Semaphore::new(0));
+    let model = {
+        let go_on = go_on.clone();
+        move |_, question| {
+            let go_on = go_on.clone();
+            let rest = stream::once(async move {
+                go_on.acquire().await?.forget();
+                Ok(question)
+            });
+            stream::iter([Ok("You ask: ".to_owned())]).chain(rest).boxed()
+        }
+    };
+    let server = service_with(&db, Scripted(model)).await;
+    let ada = user(&db).await;
+    let conversations =
+        try_join_all((0..CHATS).map(|_| db.conversations().create(ada.id, None))).await.unwrap();
+
+    let streams = join_all(conversations.iter().map(async |conversation| {
+        let mut events = Events::open(server, conversation.id, &conversation.id.to_string()).await;
+        assert_eq!(events.next().await.unwrap().0, "token");
+        events
+    }))
+    .await;
+    // Every one has begun and none can end.
+    assert_eq!(streams.len(), CHATS);
+    all_connections_are_free(&db).await;
+    eventually("all are given back", async || db.pool_status().in_use == 0).await;
+    assert_eq!(db.pool_status().max, 5);
+
+    go_on.add_permits(CHATS);
+    let ends = join_all(streams.into_iter().map(Events::rest)).await;
+    assert!(ends.iter().all(|events| events.last().unwrap().0 == "done"));
+    for conversation in &conversations {
+        let question = conversation.id.to_string();
+        let answer = format!("You ask: {question}");
+        let expected = [(Role::User, question), (Role::Assistant, answer)];
+        assert_eq!(said(&db, conversation.id).await, expected);
+    }
+    db.close().await;
+}
