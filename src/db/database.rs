@@ -103,7 +103,7 @@ impl Database {
             .min_connections(config.pool_size)
             // Leases wait their turn before; what is left is connecting, tried again while the server
             // starts, with pauses of up to a fifth of this.
-            .acquire_timeout(config.connect_timeout.mul_f64(0.8))
+            .acquire_timeout(config.connect_timeout().mul_f64(0.8))
             .idle_timeout(config.idle_timeout)
             // Not the pool's: it has no jitter.
             .max_lifetime(None)
@@ -132,7 +132,7 @@ impl Database {
             held: config.hold_warning,
         };
         let timeouts = Timeouts {
-            connect: config.connect_timeout,
+            connect: config.connect_timeout(),
             health: config.health_timeout,
             close: config.close_timeout,
         };

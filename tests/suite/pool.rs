@@ -226,3 +226,24 @@ async fn echo_logs_statements_at_info_and_never_their_values(pool: PgPool) {
         db.close().await;
     }
 }
+
+#[sqlx::test(migrations = false)]
+async fn every_session_has_the_configured_limits(pool: PgPool) {
+    let limits = config(&pool)
+        .statement_timeout(Duration::from_millis(1_001))
+        .lock_timeout(Duration::from_millis(1_002))
+        .idle_in_transaction_timeout(Duration::from_millis(1_003))
+        .client_connection_check_interval(Duration::from_millis(1_004));
+    let db = connect(limits).await;
+    let set: Vec<String> = sqlx::query_scalar(
+        "select setting from pg_settings
+          where name in ('statement_timeout', 'lock_timeout', 'client_connection_check_interval',
+                         'idle_in_transaction_session_timeout')
+          order by setting",
+    )
+    .fetch_all(db.executor())
+    .await
+    .unwrap();
+    assert_eq!(set, ["1001", "1002", "1003", "1004"]);
+    db.close().await;
+}

@@ -1,0 +1,247 @@
+//! A configuration, setting by setting.
+
+use std::fmt;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{ConfigError, DatabaseConfig, SslMode, url};
+
+/// Builds a [`DatabaseConfig`].
+#[derive(Clone)]
+pub struct DatabaseConfigBuilder {
+    pub(super) url: Option<SecretString>,
+    pub(super) password: Option<SecretString>,
+    pub(super) ssl_mode: Option<SslMode>,
+    pub(super) application_name: Option<String>,
+    pub(super) pool_size: u32,
+    pub(super) max_overflow: u32,
+    pub(super) pool_timeout: Duration,
+    pub(super) pool_recycle: Duration,
+    pub(super) pool_pre_ping: bool,
+    pub(super) idle_timeout: Duration,
+    pub(super) connect_timeout: Option<Duration>,
+    pub(super) health_timeout: Duration,
+    pub(super) close_timeout: Duration,
+    pub(super) statement_timeout: Option<Duration>,
+    pub(super) idle_in_transaction_timeout: Duration,
+    pub(super) lock_timeout: Duration,
+    pub(super) client_check_interval: Duration,
+    pub(super) hold_warning: Duration,
+    pub(super) echo: bool,
+}
+
+impl Default for DatabaseConfigBuilder {
+    fn default() -> Self {
+        Self {
+            url: None,
+            password: None,
+            ssl_mode: None,
+            application_name: None,
+            pool_size: 5,
+            max_overflow: 10,
+            pool_timeout: Duration::from_secs(5),
+            pool_recycle: Duration::from_secs(1800),
+            pool_pre_ping: true,
+            idle_timeout: Duration::from_secs(600),
+            connect_timeout: None,
+            health_timeout: Duration::from_secs(2),
+            close_timeout: Duration::from_secs(10),
+            statement_timeout: None,
+            idle_in_transaction_timeout: Duration::from_secs(60),
+            lock_timeout: Duration::from_secs(10),
+            client_check_interval: Duration::from_millis(500),
+            hold_warning: Duration::from_secs(10),
+            echo: false,
+        }
+    }
+}
+
+impl DatabaseConfigBuilder {
+    /// Where the database is. Required.
+    pub fn url(mut self, url: &str) -> Self {
+        self.url = Some(url.to_owned().into());
+        self
+    }
+
+    /// The password, when it does not stand in the URL.
+    pub fn password(mut self, password: &str) -> Self {
+        self.password = Some(password.to_owned().into());
+        self
+    }
+
+    /// Encryption, instead of the URL's.
+    pub fn ssl_mode(mut self, mode: SslMode) -> Self {
+        self.ssl_mode = Some(mode);
+        self
+    }
+
+    /// The name that the server shows for these connections. Default: the URL's, or `chancery`.
+    pub fn application_name(mut self, name: &str) -> Self {
+        self.application_name = Some(name.to_owned());
+        self
+    }
+
+    /// Connections that are kept open: 1 to 1000. Default 5.
+    pub fn pool_size(mut self, connections: u32) -> Self {
+        self.pool_size = connections;
+        self
+    }
+
+    /// Connections that are opened beyond `pool_size` under load: 0 to 1000. Default 10.
+    pub fn max_overflow(mut self, connections: u32) -> Self {
+        self.max_overflow = connections;
+        self
+    }
+
+    /// How long a caller waits for a connection. Default 5 s.
+    pub fn pool_timeout(mut self, timeout: Duration) -> Self {
+        self.pool_timeout = timeout;
+        self
+    }
+
+    /// The age at which a connection is replaced, give or take a tenth, so that connections that
+    /// were opened together are not all replaced together. Default 30 min.
+    pub fn pool_recycle(mut self, age: Duration) -> Self {
+        self.pool_recycle = age;
+        self
+    }
+
+    /// Whether a connection that was idle for over a second is tested before it is handed out.
+    /// Default: yes.
+    pub fn pool_pre_ping(mut self, on: bool) -> Self {
+        self.pool_pre_ping = on;
+        self
+    }
+
+    /// How long connections beyond `pool_size` may be idle. Default 10 min.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
+    /// How long connecting may take. Default 3 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// How long [`Database::health`](crate::Database::health) may take. Default 2 s.
+    pub fn health_timeout(mut self, timeout: Duration) -> Self {
+        self.health_timeout = timeout;
+        self
+    }
+
+    /// How long [`Database::close`](crate::Database::close) waits for connections in use. Default 10 s.
+    pub fn close_timeout(mut self, timeout: Duration) -> Self {
+        self.close_timeout = timeout;
+        self
+    }
+
+    /// How long a statement may run before the server cancels it; zero: for ever. Default 30 s.
+    pub fn statement_timeout(mut self, timeout: Duration) -> Self {
+        self.statement_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a transaction may wait for its next statement before the server ends it; zero: for
+    /// ever. Default 60 s.
+    pub fn idle_in_transaction_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_in_transaction_timeout = timeout;
+        self
+    }
+
+    /// How long a statement may wait for a lock; zero: for ever. Default 10 s.
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// How often the server looks whether the client of a running statement is still there, so that it
+    /// ends what nobody waits for; zero: never. Default 500 ms. A server on Windows can't, and refuses
+    /// connections that ask for it.
+    pub fn client_connection_check_interval(mut self, interval: Duration) -> Self {
+        self.client_check_interval = interval;
+        self
+    }
+
+    /// How long a connection may be held before a warning is logged, with the place in the code that
+    /// asked for it. Default 10 s.
+    pub fn hold_warning(mut self, after: Duration) -> Self {
+        self.hold_warning = after;
+        self
+    }
+
+    /// Whether every statement is logged at INFO, without its values. Default: no (DEBUG).
+    pub fn echo(mut self, on: bool) -> Self {
+        self.echo = on;
+        self
+    }
+
+    /// Checks everything.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], naming the setting.
+    pub fn build(self) -> Result<DatabaseConfig, ConfigError> {
+        let url = self.url.ok_or(ConfigError::MissingVariable("url"))?;
+        let mut server = url::parse(url.expose_secret())?;
+        server.connect_timeout = self.connect_timeout.unwrap_or(server.connect_timeout);
+        server.password = self.password.or(server.password);
+        server.ssl_mode = self.ssl_mode.unwrap_or(server.ssl_mode);
+        server.application_name = self.application_name.unwrap_or(server.application_name);
+        let statement_timeout = self.statement_timeout.unwrap_or(Duration::from_secs(30));
+
+        let range = |setting, inside: bool, expected| {
+            inside.then_some(()).ok_or(ConfigError::OutOfRange { setting, expected })
+        };
+        range("pool_size", (1..=1000).contains(&self.pool_size), "between 1 and 1000")?;
+        range("max_overflow", self.max_overflow <= 1000, "between 0 and 1000")?;
+        for (setting, timeout) in [
+            ("connect_timeout", server.connect_timeout),
+            ("pool_timeout", self.pool_timeout),
+            ("pool_recycle", self.pool_recycle),
+            ("idle_timeout", self.idle_timeout),
+            ("health_timeout", self.health_timeout),
+            ("close_timeout", self.close_timeout),
+        ] {
+            let bounded = timeout > Duration::ZERO && timeout <= MAX_TIMEOUT;
+            range(setting, bounded, "more than zero and at most 24 days")?;
+        }
+        for (setting, timeout) in [
+            ("statement_timeout", statement_timeout),
+            ("idle_in_transaction_timeout", self.idle_in_transaction_timeout),
+            ("lock_timeout", self.lock_timeout),
+            ("client_connection_check_interval", self.client_check_interval),
+        ] {
+            range(setting, timeout <= MAX_TIMEOUT, "at most 24 days")?;
+        }
+        let unless_zero = |t: Duration| Some(t).filter(|t| !t.is_zero());
+        Ok(DatabaseConfig {
+            server,
+            pool_size: self.pool_size,
+            max_overflow: self.max_overflow,
+            pool_timeout: self.pool_timeout,
+            pool_recycle: self.pool_recycle,
+            pool_pre_ping: self.pool_pre_ping,
+            idle_timeout: self.idle_timeout,
+            health_timeout: self.health_timeout,
+            close_timeout: self.close_timeout,
+            hold_warning: self.hold_warning,
+            statement_timeout: unless_zero(statement_timeout),
+            lock_timeout: unless_zero(self.lock_timeout),
+            idle_in_transaction_timeout: unless_zero(self.idle_in_transaction_timeout),
+            client_check_interval: unless_zero(self.client_check_interval),
+            echo: self.echo,
+        })
+    }
+}
+
+impl fmt::Debug for DatabaseConfigBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatabaseConfigBuilder").finish_non_exhaustive()
+    }
+}
+
+/// The server's settings end at 2^31 ms.
+const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 24 * 3600);

@@ -1,0 +1,126 @@
+//! The URL, the environment and the ranges; no server is asked.
+
+use secrecy::ExposeSecret;
+
+use super::*;
+
+fn url(text: &str) -> DatabaseConfig {
+    DatabaseConfig::from_url(text).unwrap()
+}
+
+#[test]
+fn what_the_specifications_users_paste_is_understood() {
+    let neon = url(
+        "postgresql+asyncpg://me:pw@ep-x-pooler.c-2.us-east-2.aws.neon.tech/neondb?ssl=require&channel_binding=require",
+    );
+    assert_eq!(neon.server.ssl_mode, SslMode::Require);
+    assert_eq!(neon.server.database, "neondb");
+    for scheme in ["postgres", "postgresql", "postgresql+psycopg2", "postgresql+asyncpg"] {
+        let config = url(&format!("{scheme}://postgres:p%40ss@localhost:5433/llm_pipeline"));
+        assert_eq!(config.server.port, 5433);
+        assert_eq!(config.server.password.unwrap().expose_secret(), "p@ss");
+    }
+    assert_eq!(url("postgres:///app?host=/var/run/postgresql").server.host, "/var/run/postgresql");
+    let socket = url("postgresql://me:pw@/app?host=/cloudsql/project");
+    assert_eq!(
+        (&*socket.server.host, &*socket.server.user, &*socket.server.database),
+        ("/cloudsql/project", "me", "app")
+    );
+    assert_eq!(url("postgres://%2Fvar%2Frun/app").server.host, "/var/run");
+    assert_eq!(url("postgres://u@[::1]:5432/app").server.host, "::1");
+    assert_eq!(url("postgres://ada@localhost").server.database, "ada");
+}
+
+#[test]
+fn certificates_are_checked_unless_the_host_is_this_machine() {
+    for local in ["localhost", "127.0.0.1", "[::1]", "%2Ftmp"] {
+        assert_eq!(url(&format!("postgres://u@{local}/d")).server.ssl_mode, SslMode::Prefer);
+    }
+    assert_eq!(url("postgres://u@db.example.org/d").server.ssl_mode, SslMode::VerifyFull);
+    assert_eq!(url("postgres://u@db/d?sslmode=disable").server.ssl_mode, SslMode::Disable);
+}
+
+#[test]
+fn a_wrong_url_is_refused_without_showing_it() {
+    for wrong in [
+        "",
+        "s3cret",
+        "mysql://u:s3cret@h/d",
+        "postgres://u:s3cret@h:port/d",
+        "postgres://u:s3cret@h:0/d",
+        "postgres://u:s3cret@h:70000/d",
+        "postgres://u:s3cret@a,b/d",
+        "postgres://u:s3cret#x@h/d",
+        "postgres://u:s3cret@h/d?sslmode=s3cret",
+        "postgres://u:s3cret@h/d?connect_timeout=s3cret",
+        "postgres://u:s3cret@h/d?unknown=s3cret",
+        "postgres://u:s3cret@h/d%00",
+    ] {
+        let error = DatabaseConfig::from_url(wrong).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("s3cret"), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn the_environment_is_read_by_name_and_checked() {
+    let from = |pairs: &'static [(&'static str, &'static str)]| {
+        DatabaseConfig::from_variables(move |name| {
+            pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned())
+        })
+    };
+    assert_eq!(from(&[]).unwrap_err(), ConfigError::MissingVariable("DATABASE_URL"));
+    assert_eq!(
+        from(&[("DATABASE_URL", "")]).unwrap_err(),
+        ConfigError::MissingVariable("DATABASE_URL")
+    );
+    let config = from(&[
+        ("DATABASE_URL", "postgres://localhost/d"),
+        ("DATABASE_POOL_SIZE", "20"),
+        ("DATABASE_MAX_OVERFLOW", "0"),
+        ("DATABASE_POOL_TIMEOUT", "0.5"),
+        ("DATABASE_POOL_RECYCLE", "3600"),
+        ("DATABASE_ECHO", "True"),
+    ])
+    .unwrap();
+    assert_eq!((config.pool_size, config.max_overflow, config.echo), (20, 0, true));
+    assert_eq!(config.pool_timeout, Duration::from_millis(500));
+    for (name, value) in [
+        ("DATABASE_POOL_SIZE", "many"),
+        ("DATABASE_POOL_SIZE", "-1"),
+        ("DATABASE_POOL_TIMEOUT", "-1"),
+        ("DATABASE_POOL_TIMEOUT", "NaN"),
+        ("DATABASE_ECHO", "maybe"),
+    ] {
+        let error = DatabaseConfig::from_variables(|n| match n {
+            "DATABASE_URL" => Some("postgres://localhost/d".into()),
+            n if n == name => Some(value.into()),
+            _ => None,
+        })
+        .unwrap_err();
+        assert!(error.to_string().starts_with(name), "{error}");
+    }
+}
+
+#[test]
+fn settings_out_of_range_are_refused_by_name() {
+    let base = || DatabaseConfig::builder().url("postgres://localhost/d");
+    for (name, builder) in [
+        ("pool_size", base().pool_size(0)),
+        ("pool_size", base().pool_size(1001)),
+        ("max_overflow", base().max_overflow(u32::MAX)),
+        ("pool_timeout", base().pool_timeout(Duration::ZERO)),
+        ("connect_timeout", base().connect_timeout(Duration::MAX)),
+        ("statement_timeout", base().statement_timeout(Duration::MAX)),
+    ] {
+        let error = builder.build().unwrap_err();
+        assert!(error.to_string().starts_with(name), "{error}");
+    }
+    assert_eq!(DatabaseConfig::builder().build().unwrap_err(), ConfigError::MissingVariable("url"));
+}
+
+#[test]
+fn neither_debug_nor_the_drivers_options_debug_is_printed_with_a_password() {
+    let config = url("postgres://u:s3cret@localhost/d");
+    assert!(!format!("{config:?}").contains("s3cret"));
+    assert!(!format!("{:?}", DatabaseConfig::builder().password("s3cret")).contains("s3cret"));
+}

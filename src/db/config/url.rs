@@ -1,0 +1,160 @@
+//! The database URL: what of it is understood, and what is refused.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use secrecy::SecretString;
+use url::Url;
+
+use super::{ConfigError, SslMode};
+
+/// What a URL says.
+#[derive(Clone)]
+pub(super) struct Server {
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    pub password: Option<SecretString>,
+    pub database: String,
+    pub ssl_mode: SslMode,
+    pub ssl_root_cert: Option<PathBuf>,
+    pub ssl_cert: Option<PathBuf>,
+    pub ssl_key: Option<PathBuf>,
+    pub application_name: String,
+    pub options: Option<String>,
+    pub connect_timeout: Duration,
+}
+
+fn invalid(what: impl Into<String>) -> ConfigError {
+    ConfigError::InvalidUrl(what.into())
+}
+
+/// Reads the URL. Messages name parts of it, never their content.
+pub(super) fn parse(text: &str) -> Result<Server, ConfigError> {
+    let text = text.trim();
+    let (scheme, rest) = text
+        .split_once("://")
+        .ok_or_else(|| invalid("it must begin with postgres:// or postgresql://"))?;
+    // SQLAlchemy's postgresql+asyncpg and the like name a driver that is not used here.
+    match scheme.split_once('+').map_or(scheme, |(scheme, _)| scheme) {
+        "postgres" | "postgresql" => {}
+        _ => return Err(invalid("it must begin with postgres:// or postgresql://")),
+    }
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    // A / or ? of a password has ended the authority: the rest of it must not become the name of
+    // the database or of a parameter, which are shown.
+    if path.contains('@') {
+        return Err(invalid(
+            "there is an @ after its host: in a password write / as %2F, ? as %3F, # as %23, \
+             elsewhere @ as %40",
+        ));
+    }
+    if authority.rsplit('@').next().is_some_and(|hosts| hosts.contains(',')) {
+        return Err(invalid("it names several hosts, and one is supported"));
+    }
+    // libpq takes a user without a host, which then stands in the parameters.
+    let host = if authority.ends_with('@') { "localhost" } else { "" };
+    let url = Url::parse(&format!("postgres://{authority}{host}{path}")).map_err(|e| {
+        invalid(format!("{e}; are special characters in the password percent-encoded?"))
+    })?;
+    if url.fragment().is_some() {
+        return Err(invalid("it contains a #; write it as %23"));
+    }
+    let decode = |part: &str, what: &str| {
+        percent_decode_str(part)
+            .decode_utf8()
+            .map(|text| text.into_owned())
+            .map_err(|_| invalid(format!("its {what} is not UTF-8")))
+    };
+    let port = |text: &str| match text.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(invalid("its port is not a number between 1 and 65535")),
+    };
+
+    let mut host = decode(url.host_str().unwrap_or_default(), "host")?;
+    let mut user = decode(url.username(), "user")?;
+    let mut password = url.password().map(|p| decode(p, "password")).transpose()?;
+    let mut database = decode(url.path().trim_start_matches('/'), "database")?;
+    let mut server = Server {
+        host: String::new(),
+        port: url.port().unwrap_or(5432),
+        user: String::new(),
+        password: None,
+        database: String::new(),
+        ssl_mode: SslMode::Prefer,
+        ssl_root_cert: None,
+        ssl_cert: None,
+        ssl_key: None,
+        application_name: "chancery".into(),
+        options: None,
+        connect_timeout: Duration::from_secs(3),
+    };
+    let mut ssl_mode = None;
+    for (key, value) in url.query_pairs() {
+        let value = value.into_owned();
+        match &*key {
+            "sslmode" | "ssl" => ssl_mode = Some(parse_ssl_mode(&value)?),
+            "sslrootcert" => server.ssl_root_cert = Some(value.into()),
+            "sslcert" => server.ssl_cert = Some(value.into()),
+            "sslkey" => server.ssl_key = Some(value.into()),
+            "application_name" => server.application_name = value,
+            "options" => server.options = Some(value),
+            "host" | "hostaddr" => host = value,
+            "port" => server.port = port(&value)?,
+            "user" => user = value,
+            "password" => password = Some(value),
+            "dbname" => database = value,
+            "connect_timeout" => {
+                let seconds = value.parse().map_err(|_| invalid("connect_timeout is no number"))?;
+                server.connect_timeout = Duration::from_secs(seconds);
+            }
+            // The driver can't bind the channel; TLS with verify-full protects the same exchange.
+            "channel_binding" => {}
+            _ => return Err(ConfigError::UnknownParameter(key.into_owned())),
+        }
+    }
+    if server.port == 0 {
+        return Err(invalid("its port is not a number between 1 and 65535"));
+    }
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    server.host = if host.is_empty() { "localhost".into() } else { host };
+    server.user = if user.is_empty() { "postgres".into() } else { user };
+    server.database = if database.is_empty() { server.user.clone() } else { database };
+    server.password = password.map(Into::into);
+    server.ssl_mode = ssl_mode.unwrap_or(if is_local(&server.host) {
+        SslMode::Prefer
+    } else {
+        SslMode::VerifyFull
+    });
+    for (what, text) in
+        [("host", &server.host), ("user", &server.user), ("database", &server.database)]
+    {
+        if text.contains('\0') {
+            return Err(invalid(format!("its {what} contains a NUL character")));
+        }
+    }
+    Ok(server)
+}
+
+fn parse_ssl_mode(text: &str) -> Result<SslMode, ConfigError> {
+    Ok(match text {
+        "disable" | "false" => SslMode::Disable,
+        "allow" | "prefer" => SslMode::Prefer,
+        "require" | "true" => SslMode::Require,
+        "verify-ca" => SslMode::VerifyCa,
+        "verify-full" => SslMode::VerifyFull,
+        _ => {
+            return Err(invalid(
+                "sslmode must be disable, prefer, require, verify-ca or verify-full",
+            ));
+        }
+    })
+}
+
+/// Whether the host is this machine: a socket's folder, or a loopback address or name.
+fn is_local(host: &str) -> bool {
+    host.starts_with('/')
+        || host == "localhost"
+        || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+}
