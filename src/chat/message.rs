@@ -63,6 +63,8 @@ debug_fields!(Message { id, conversation_id, user_id, role, created_at });
 /// ```
 #[derive(Clone, PartialEq)]
 pub struct NewMessage {
+    /// Its identifier; one is made unless said. See [`NewMessage::id`].
+    pub id: Option<MessageId>,
     /// Where.
     pub conversation_id: ConversationId,
     /// By whom.
@@ -78,7 +80,7 @@ debug_fields!(NewMessage { conversation_id, role });
 impl NewMessage {
     /// By anyone.
     pub fn new(conversation_id: ConversationId, role: Role, content: impl Into<String>) -> Self {
-        Self { conversation_id, role, content: content.into(), metadata: json!({}) }
+        Self { id: None, conversation_id, role, content: content.into(), metadata: json!({}) }
     }
 
     /// By the person.
@@ -99,6 +101,16 @@ impl NewMessage {
     /// With notes.
     pub fn metadata(mut self, metadata: Value) -> Self {
         self.metadata = metadata;
+        self
+    }
+
+    /// With an identifier of the caller's: the key that makes writing it idempotent. Sent once more
+    /// after a lost answer, the message is refused as
+    /// [`MessagesPkey`](crate::Constraint::MessagesPkey): it was stored the first time.
+    ///
+    /// Messages of one transaction are ordered by their identifiers: make them in order.
+    pub fn id(mut self, id: MessageId) -> Self {
+        self.id = Some(id);
         self
     }
 
@@ -132,7 +144,7 @@ impl MessageRepository<'_> {
             "insert into messages (id, conversation_id, user_id, role, content, metadata)
              values ($1, $2, (select user_id from conversations where id = $2), $3, $4, $5)
              returning id, conversation_id, user_id, role, content, metadata, created_at",
-            MessageId::new().as_uuid(),
+            new.id.unwrap_or_else(MessageId::new).as_uuid(),
             new.conversation_id.as_uuid(),
             new.role.as_str(),
             new.content,
@@ -159,7 +171,7 @@ impl MessageRepository<'_> {
         let mut contents = Vec::with_capacity(new.len());
         let mut metadata = Vec::with_capacity(new.len());
         for message in new {
-            ids.push(MessageId::new().as_uuid());
+            ids.push(message.id.unwrap_or_else(MessageId::new).as_uuid());
             conversation_ids.push(message.conversation_id.as_uuid());
             roles.push(message.role.as_str().to_owned());
             contents.push(message.content);
@@ -181,7 +193,7 @@ impl MessageRepository<'_> {
         )
         .fetch_all(self.conn)
         .await?;
-        rows.sort_unstable_by_key(|message| message.id);
+        input::sort_as(&ids, &mut rows, |message| message.id.as_uuid());
         Ok(rows)
     }
 

@@ -1,10 +1,12 @@
 //! Checks of inputs: what can't be stored, or can't be read back, is refused before the server is asked.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use rust_decimal::Decimal;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::error::{Error, Reason, Result};
 
@@ -140,6 +142,15 @@ pub(crate) fn seconds(field: &'static str, duration: Duration) -> Result<f64> {
         return Err(Error::invalid(field, Reason::OutOfRange { min: 0, max: MAX }));
     }
     Ok(duration.as_secs_f64())
+}
+
+/// Puts rows into the order in which their identifiers were sent: a statement returns them in any.
+pub(crate) fn sort_as<T>(ids: &[Uuid], rows: &mut [T], id: impl Fn(&T) -> Uuid) {
+    if ids.is_sorted() {
+        return rows.sort_unstable_by_key(id);
+    }
+    let places: HashMap<Uuid, usize> = ids.iter().copied().zip(0..).collect();
+    rows.sort_unstable_by_key(|row| places.get(&id(row)).copied());
 }
 
 /// A time that both PostgreSQL and chrono hold.

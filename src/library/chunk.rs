@@ -142,7 +142,7 @@ impl ChunkRepository<'_> {
         )
         .fetch_all(self.conn)
         .await?;
-        rows.sort_unstable_by_key(|chunk| chunk.id);
+        input::sort_as(&ids, &mut rows, |chunk| chunk.id.as_uuid());
         Ok(rows)
     }
 

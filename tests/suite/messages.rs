@@ -577,3 +577,27 @@ async fn debug_of_a_message_does_not_show_what_was_written(pool: PgPool) {
     assert!(shown.contains("NewMessage"), "{shown}");
     assert!(!shown.contains("canary"), "{shown}");
 }
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn a_message_sent_twice_with_its_identifier_is_stored_once(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    let conversation = conversation(&db).await;
+    let new = NewMessage::user(conversation.id, "once").id(MessageId::new());
+    let stored = db.messages().create(new.clone()).await.unwrap();
+    assert_eq!(Some(stored.id), new.id);
+    let again = db.messages().create(new.clone()).await;
+    assert!(matches!(again, Err(Error::Conflict(Constraint::MessagesPkey))), "{again:?}");
+    let many = db.messages().create_many(vec![new]).await;
+    assert!(matches!(many, Err(Error::Conflict(Constraint::MessagesPkey))), "{many:?}");
+    assert_eq!(db.messages().list_by_conversation(conversation.id, 10, 0).await.unwrap().len(), 1);
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn messages_with_identifiers_of_the_callers_come_back_in_the_order_given(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    let conversation = conversation(&db).await;
+    let ids: Vec<_> = (0..5).map(|_| MessageId::new()).collect();
+    let new = ids.iter().rev().map(|id| NewMessage::user(conversation.id, "x").id(*id)).collect();
+    let stored = db.messages().create_many(new).await.unwrap();
+    assert!(stored.iter().map(|message| message.id).eq(ids.into_iter().rev()));
+}
