@@ -463,6 +463,8 @@ impl Drop for Lease {
                 drop(self.permit.take());
             }
             Condition::Broken => {
+                // What broke it may have broken the others: one failure is enough.
+                self.leases.suspect_all();
                 let _runtime = self.leases.runtime.enter();
                 discard(connection);
             }
