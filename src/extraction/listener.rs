@@ -32,6 +32,9 @@ pub struct JobListener {
     runtime: Handle,
 }
 
+/// How long to wait after a failed attempt to connect.
+const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+
 impl JobListener {
     /// Without a connection: the first `wait` makes it.
     pub(super) fn lazy(db: &Database) -> Self {
@@ -41,19 +44,22 @@ impl JobListener {
 
     /// Waits until it is woken, and at most `longest`. Says whether it was woken.
     ///
-    /// It does not fail: a lost connection is made again, here or in the next call, and then it counts
-    /// as woken, because what was sent meanwhile is lost. While there is none it waits out its time.
-    /// Cancelling it loses nothing.
+    /// It does not fail: a lost connection counts as woken, because what was sent meanwhile is lost, and
+    /// is made again in the next call. While none can be made it waits for a second at most, so that
+    /// whoever looks for jobs looks again. Cancelling it loses nothing.
     pub async fn wait(&mut self, longest: Duration) -> bool {
         // tokio's clock ends before Duration's does.
         let until = Instant::now() + longest.min(Duration::from_secs(24 * 3600));
+        let connected = self.listener.is_some();
         match self.wait_connected(until).await {
             Ok(woken) => woken,
             Err(error) => {
                 tracing::warn!(%error, "not listening for extraction jobs; looking for them instead");
                 self.disconnect();
-                tokio::time::sleep_until(until).await;
-                false
+                if !connected {
+                    tokio::time::sleep_until(until.min(Instant::now() + RECONNECT_PAUSE)).await;
+                }
+                connected
             }
         }
     }

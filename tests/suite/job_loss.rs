@@ -36,9 +36,7 @@ async fn a_worker_survives_the_loss_of_all_its_connections(pool: PgPool) {
     let jobs = jobs(&db, 2).await;
     let own = named(&pool, "worker", 3).await;
     let killer = pool.clone();
-    // A claim whose answer is lost is made again when its lease ends.
-    let options = WorkerOptions { concurrency: 1, lease: Duration::from_secs(2), ..OPTIONS };
-    let worker = start(&own, options, move |_| {
+    let worker = start(&own, WorkerOptions { concurrency: 1, ..OPTIONS }, move |_| {
         let pool = killer.clone();
         async move {
             assert!(terminate(&pool, "worker").await > 0);
@@ -46,7 +44,7 @@ async fn a_worker_survives_the_loss_of_all_its_connections(pool: PgPool) {
         }
     });
     for job in jobs {
-        until(&db, job.id, JobStatus::Completed).await;
+        assert_eq!(until(&db, job.id, JobStatus::Completed).await.attempts, 1);
     }
     // It waits for notifications, on a connection that is lost as well.
     eventually("its connections are closed", async || terminate(&pool, "worker").await > 0).await;
