@@ -173,6 +173,9 @@ impl Database {
     }
 
     /// The pool, for what this crate does not do.
+    ///
+    /// A connection that was just used stays out of it for about a second, for the next caller here:
+    /// whoever takes connections from the pool itself, all of them at once, may have to wait for that.
     pub fn pool(&self) -> &PgPool {
         &self.leases().pool
     }
