@@ -10,6 +10,7 @@ use super::error::{Error, Reason, Result};
 
 /// The largest text or JSON document that is accepted, in bytes: 64 MiB.
 ///
+/// In JSON a number counts with its zeros: 1e300 is three hundred bytes to the server.
 /// PostgreSQL's own limit is 1 GiB a value; a message of that size would have to be held in memory
 /// several times over on both sides.
 pub const MAX_TEXT_BYTES: usize = 64 * 1024 * 1024;

@@ -1,8 +1,8 @@
 //! Accounts, preferences, sessions, conversations and messages.
 
 use chancery::{
-    Database, NewMessage, NewUser, NewUserPreferences, PasswordHash, Patch, Role, SummaryLength,
-    TokenHash, UpdateFrequency, UserPatch, UserPreferencesPatch,
+    Database, Error, NewMessage, NewProject, NewUser, NewUserPreferences, PasswordHash, Patch,
+    Role, SummaryLength, TokenHash, UpdateFrequency, UserPatch, UserPreferencesPatch,
 };
 use proptest::option::of;
 use proptest::prelude::*;
@@ -171,7 +171,7 @@ async fn a_lifetime_is_refused_or_kept_to_the_microsecond(pool: PgPool) {
                 assert_later_by(created.created_at, lifetime.max(more), extended.expires_at);
             }
             Ok(None) => assert!(lifetime.as_micros() == 0, "{lifetime:?}"),
-            Err(refused) => assert!(matches!(refused, chancery::Error::InvalidInput(_))),
+            Err(refused) => assert!(matches!(refused, Error::InvalidInput(_))),
         }
         true
     })
@@ -189,7 +189,7 @@ async fn a_title_is_refused_or_stored_as_given(pool: PgPool) {
         assert_eq!(uow.conversations().get_by_id(created.id).await.unwrap(), Some(created.clone()));
         match uow.conversations().update_title(created.id, other.as_deref()).await {
             Ok(changed) => assert_eq!(changed.title, other),
-            Err(refused) => assert!(matches!(refused, chancery::Error::InvalidInput(_))),
+            Err(refused) => assert!(matches!(refused, Error::InvalidInput(_))),
         }
         true
     })
@@ -224,6 +224,35 @@ async fn a_message_is_refused_or_stored_as_given(pool: PgPool) {
         let update = uow.messages().update(created[0].id, &content, &created[0].metadata);
         assert_same_json(&metadata, &update.await.unwrap().metadata);
         true
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn a_unit_of_work_goes_on_after_whatever_was_refused_in_a_nested_one(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    let known = user(&db).await;
+    let values = (any::<[u8; 16]>(), text(50), 0..4);
+    always(&db, values, async |uow, (id, text, kind)| {
+        let id = uuid::Uuid::from_bytes(id);
+        let refused = uow
+            .transaction(async |uow| match kind {
+                0 => uow.conversations().create(id.into(), Some(&text)).await.map(drop),
+                1 => uow.messages().create(NewMessage::user(id.into(), &*text)).await.map(drop),
+                2 => uow.users().create(NewUser::new(known.email.to_uppercase())).await.map(drop),
+                _ => uow.projects().create(NewProject::new(text.repeat(256))).await.map(drop),
+            })
+            .await;
+        let expected = match (kind, &refused) {
+            (0 | 1, Err(Error::InvalidInput(_))) => text.contains('\0') || text.len() > 50,
+            (3, Err(Error::InvalidInput(_))) => true,
+            (0 | 1, Err(Error::ForeignKey(_))) => true,
+            (2, Err(Error::Conflict(_))) => true,
+            _ => false,
+        };
+        assert!(expected, "{kind} {text:?}: {refused:?}");
+        assert_eq!(uow.users().get_by_id(known.id).await.unwrap().as_ref(), Some(&known));
+        uow.conversations().create(known.id, Some("goes on")).await.unwrap();
     })
     .await;
 }
