@@ -168,7 +168,9 @@ async fn a_borrower_with_records_is_refused_or_stored_as_given(pool: PgPool) {
 #[sqlx::test(migrator = "chancery::MIGRATOR")]
 async fn a_name_and_a_number_are_found_by_every_part_of_them(pool: PgPool) {
     let db = Database::from_pool(pool);
-    let values = (text(255), text(50), any::<(usize, usize)>());
+    // Some locales write a small sigma at a word's end in another way, and a part has another end.
+    let name = text(255).prop_map(|name| name.replace('Σ', "s"));
+    let values = (name, text(50), any::<(usize, usize)>());
     law(&db, values, async |uow, (name, number, (from, length))| {
         let Ok(account) = AccountNumber::new(&*number) else { return false };
         let new = NewBorrower::new(&*name).account(NewAccount::new(account, "checking"));
@@ -216,7 +218,8 @@ async fn a_search_finds_only_what_contains_the_text(pool: PgPool) {
         assert!(by_number.iter().all(|found| by_name.contains(found)));
         if part.is_ascii() {
             for borrower in by_name {
-                let name = borrower.name.to_ascii_lowercase();
+                // The only one of these letters whose small form is ASCII: to some locales, not to all.
+                let name = borrower.name.replace('İ', "i").to_ascii_lowercase();
                 assert!(name.contains(&part.to_ascii_lowercase()), "{part:?} is not in {name:?}");
             }
         }
