@@ -71,7 +71,8 @@ impl From<SslMode> for PgSslMode {
 /// `application_name`, `options`, `host`, `port`, `user`, `password`, `dbname`, `connect_timeout`
 /// (seconds). `channel_binding` is accepted and ignored. Any other is refused by name.
 ///
-/// Special characters are percent-encoded: `/`, `?`, `#` and `@` in a password, `@` after the host.
+/// Special characters are percent-encoded: `/`, `?`, `#` and `@` in a password, `@` after the host, `&`
+/// in a parameter, tabs and line breaks everywhere.
 ///
 /// Without `sslmode`, `verify-full` holds for every host that is not a loopback address or a socket.
 ///

@@ -12,6 +12,7 @@ use super::error::{Error, Reason, Result};
 
 /// The largest text or JSON document that is accepted, in bytes: 64 MiB.
 ///
+/// In JSON a number counts with its zeros: 1e300 is three hundred bytes to the server.
 /// PostgreSQL's own limit is 1 GiB a value; a message of that size would have to be held in memory
 /// several times over on both sides.
 pub const MAX_TEXT_BYTES: usize = 64 * 1024 * 1024;
@@ -102,13 +103,20 @@ pub(crate) fn json(field: &'static str, value: &Value) -> Result<()> {
                     open.push((member, depth + 1));
                 }
             }
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+            // The server writes 5e-324 and 1e308 in full when they are read.
+            Value::Number(number) => bytes += zeros(number.as_f64().unwrap_or_default()),
+            Value::Null | Value::Bool(_) => {}
         }
         if bytes > MAX_TEXT_BYTES {
             return Err(Error::invalid(field, Reason::TooLarge { max: MAX_TEXT_BYTES }));
         }
     }
     Ok(())
+}
+
+/// About as many zeros as a number has before or after its digits.
+fn zeros(number: f64) -> usize {
+    if number == 0.0 { 0 } else { number.abs().log10().abs() as usize }
 }
 
 /// A number in a range, both ends included.
@@ -155,7 +163,11 @@ pub(crate) fn sort_as<T>(ids: &[Uuid], rows: &mut [T], id: impl Fn(&T) -> Uuid) 
 
 /// A time that both PostgreSQL and chrono hold.
 pub(crate) fn time(field: &'static str, value: DateTime<Utc>) -> Result<()> {
-    date(field, value.date_naive())
+    // As it is stored: a leap second as the second after it, which may be the next year's.
+    match DateTime::from_timestamp_micros(value.timestamp_micros()) {
+        Some(stored) => date(field, stored.date_naive()),
+        None => Err(Error::invalid(field, Reason::TimeOutOfRange)),
+    }
 }
 
 /// A date that both PostgreSQL and chrono hold.
@@ -201,6 +213,16 @@ mod tests {
     }
 
     #[test]
+    fn a_number_counts_with_the_zeros_that_the_server_writes() {
+        // 4 MiB here, 340 MB when it is read.
+        let numbers = |number| Value::Array(vec![json!(number); 1_000_000]);
+        assert!(json("f", &numbers(0.1)).is_ok());
+        for wide in [5e-324, f64::MIN_POSITIVE, f64::MAX, f64::MIN] {
+            assert!(matches!(reason(json("f", &numbers(wide))), Reason::TooLarge { .. }));
+        }
+    }
+
+    #[test]
     fn email_addresses_follow_the_rule_of_the_database() {
         for good in ["a@b.c", "Ada.Lovelace+x@sub.example.org", "ä@ö.ü", "a@b..c"] {
             assert!(email("email", good).is_ok(), "{good}");
@@ -215,5 +237,9 @@ mod tests {
         assert_eq!(reason(time("t", DateTime::<Utc>::MAX_UTC)), Reason::TimeOutOfRange);
         assert_eq!(reason(time("t", DateTime::<Utc>::MIN_UTC)), Reason::TimeOutOfRange);
         assert!(time("t", DateTime::<Utc>::UNIX_EPOCH).is_ok());
+        let last = "9999-12-31T23:59:59.999999999Z".parse().unwrap();
+        assert!(time("t", last).is_ok());
+        let leap = "9999-12-31T23:59:60Z".parse().unwrap();
+        assert_eq!(reason(time("t", leap)), Reason::TimeOutOfRange);
     }
 }

@@ -219,4 +219,28 @@ mod tests {
         assert_eq!(page.next.unwrap().key().unwrap().1, rows[1].1);
         assert_eq!(Page::new(&PageRequest::first(3), rows, |row| *row).next, None);
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config {
+            failure_persistence: None,
+            ..Default::default()
+        })]
+
+        /// Of text with a right checksum, too: clients can compute it.
+        #[test]
+        fn any_text_is_a_cursor_that_can_be_used_or_is_refused(
+            text: String,
+            like in "[A-Za-z0-9_-]{39}",
+            micros: i64,
+            id: u128,
+        ) {
+            let made = Cursor { micros, id: Uuid::from_u128(id) }.to_string();
+            for text in [text, like, made] {
+                if let Ok(cursor) = text.parse::<Cursor>() {
+                    proptest::prop_assert_eq!(cursor.to_string(), text);
+                    proptest::prop_assert!(cursor.key().is_ok());
+                }
+            }
+        }
+    }
 }

@@ -177,4 +177,30 @@ mod tests {
         assert_eq!(json, r#"{"items":[1,2],"page":1,"page_size":10,"total":2,"pages":1}"#);
         assert_eq!(serde_json::from_str::<Numbered<i32>>(&json).unwrap(), answer);
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config {
+            failure_persistence: None,
+            ..Default::default()
+        })]
+
+        #[test]
+        fn any_numbers_are_a_page_that_can_be_asked_for_or_are_refused(
+            page: i64,
+            size: i64,
+            near in 1..=PaginationParams::MAX_PAGE,
+            small in 1..=MAX_PAGE_SIZE,
+            total: i64,
+        ) {
+            let refused = PaginationParams::new(page, size).is_err();
+            let inside = (1..=PaginationParams::MAX_PAGE).contains(&page)
+                && (1..=MAX_PAGE_SIZE).contains(&size);
+            proptest::prop_assert_eq!(refused, !inside);
+            let params = PaginationParams::new(near, small).unwrap();
+            proptest::prop_assert!(params.offset() >= 0);
+            let answer = params.envelope(Vec::<u8>::new(), total);
+            let rows = i128::from(answer.pages) * i128::from(small) - i128::from(answer.total);
+            proptest::prop_assert!((0..small.into()).contains(&rows));
+        }
+    }
 }

@@ -16,6 +16,7 @@ mod documents;
 mod enums;
 mod extraction_jobs;
 mod health;
+mod hostile;
 mod job_listener;
 mod job_loss;
 mod job_queue;

@@ -216,6 +216,16 @@ impl DatabaseConfigBuilder {
         ] {
             range(setting, timeout <= MAX_TIMEOUT, "at most 24 days")?;
         }
+        // The protocol ends each of them with a NUL: what follows would be a setting of its own.
+        let password = server.password.as_ref().map(ExposeSecret::expose_secret);
+        for (setting, text) in [
+            ("application_name", Some(&*server.application_name)),
+            ("options", server.options.as_deref()),
+            ("password", password),
+        ] {
+            let whole = !text.is_some_and(|text| text.contains('\0'));
+            range(setting, whole, "without NUL characters")?;
+        }
         let unless_zero = |t: Duration| Some(t).filter(|t| !t.is_zero());
         Ok(DatabaseConfig {
             server,

@@ -124,3 +124,90 @@ fn neither_debug_nor_the_drivers_options_debug_is_printed_with_a_password() {
     assert!(!format!("{config:?}").contains("s3cret"));
     assert!(!format!("{:?}", DatabaseConfig::builder().password("s3cret")).contains("s3cret"));
 }
+
+#[test]
+fn nul_is_refused_in_everything_that_the_server_is_sent() {
+    for part in [
+        "a%00b:p@h/d",
+        "u:p%00@h/d",
+        "u:p@h/d%00",
+        "h/?application_name=%00",
+        "h/?options=-c%20a=%00",
+        "h/?user=%00",
+        "h/?dbname=%00",
+        "h/?host=%00",
+        "h/?password=%00",
+    ] {
+        let config = DatabaseConfig::from_url(&format!("postgres://{part}"));
+        assert!(config.is_err(), "{part}");
+    }
+    let builder = || DatabaseConfig::builder().url("postgres://h/d");
+    assert!(builder().application_name("a\0b").build().is_err());
+    assert!(builder().password("a\0b").build().is_err());
+}
+
+mod hostile {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn quiet() -> ProptestConfig {
+        ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
+    }
+
+    /// Everything that is shown of a configuration, or of why there is none.
+    fn shown(result: &Result<DatabaseConfig, ConfigError>) -> String {
+        let target = result.as_ref().ok().map(DatabaseConfig::target);
+        let error = result.as_ref().err().map(ToString::to_string);
+        format!("{result:?} {target:?} {error:?}")
+    }
+
+    proptest! {
+        #![proptest_config(quiet())]
+
+        #[test]
+        fn no_text_makes_the_parser_panic(
+            text in any::<String>(),
+            rest in "[a-z:/@?#%&=\\[\\], .0-9\u{0}äé]{0,40}",
+        ) {
+            let _ = DatabaseConfig::from_url(&text);
+            let _ = DatabaseConfig::from_url(&format!("postgres://{rest}"));
+            let _ = DatabaseConfig::from_url(&format!("postgresql+x://u:p@h/d?{rest}"));
+        }
+
+        #[test]
+        fn a_password_is_taken_as_it_is_or_the_url_refused(
+            password in any::<String>().prop_map(|text| text.replace('%', "")),
+            special in "[a-z:/@?#&=\\[\\]\\\\;+, '\"\t\n]{0,12}",
+        ) {
+            for password in [password, special] {
+                let url = format!("postgres://u:{password}@h/d");
+                if let Ok(config) = DatabaseConfig::from_url(&url) {
+                    let taken = config.server.password.as_ref().map_or("", |p| p.expose_secret());
+                    prop_assert_eq!(taken, password);
+                    prop_assert_eq!((&*config.server.host, &*config.server.user, &*config.server.database), ("h", "u", "d"));
+                }
+            }
+        }
+
+        #[test]
+        fn a_password_is_never_shown(
+            before in any::<String>(),
+            after in "[a-z:/@?#%&=\\[\\]\\\\;+, \t\n\u{0}ä]{0,12}",
+            separator in "[:/@?#%&=;]{0,2}",
+        ) {
+            let password = format!("{before}{separator}canary{after}");
+            for url in [
+                format!("postgres://u:{password}@h/d"),
+                format!("postgres://u:{password}@h/d?x=1"),
+                format!("postgres://h/d?password={password}"),
+                format!("postgres://u@h/d?user=u&password={password}&sslmode=disable"),
+                format!("postgres://u:{password}@"),
+            ] {
+                let shown = shown(&DatabaseConfig::from_url(&url));
+                prop_assert!(!shown.contains("canary"), "{url:?}: {shown}");
+            }
+            let built = DatabaseConfig::builder().url("postgres://h/d").password(&password);
+            prop_assert!(!shown(&built.build()).contains("canary"));
+        }
+    }
+}

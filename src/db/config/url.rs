@@ -41,6 +41,10 @@ pub(super) fn parse(text: &str) -> Result<Server, ConfigError> {
         "postgres" | "postgresql" => {}
         _ => return Err(invalid("it must begin with postgres:// or postgresql://")),
     }
+    // The URL standard has them left out, which would make another password of one.
+    if rest.contains(['\t', '\r', '\n']) {
+        return Err(invalid("it contains a tab or a line break; write them as %09, %0D and %0A"));
+    }
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     // A / or ? of a password has ended the authority: the rest of it must not become the name of
     // the database or of a parameter, which are shown.
@@ -111,6 +115,12 @@ pub(super) fn parse(text: &str) -> Result<Server, ConfigError> {
             }
             // The driver can't bind the channel; TLS with verify-full protects the same exchange.
             "channel_binding" => {}
+            // It may be the rest of the password, which is not to be shown.
+            _ if password.is_some() && url.password().is_none() => {
+                return Err(invalid(
+                    "it has an unknown parameter after its password; write & in a password as %26",
+                ));
+            }
             _ => return Err(ConfigError::UnknownParameter(key.into_owned())),
         }
     }
