@@ -252,6 +252,8 @@ impl DatabaseConfig {
         let settings = [
             ("statement_timeout", timeout(self.statement_timeout)),
             ("idle_in_transaction_session_timeout", timeout(self.idle_in_transaction_timeout)),
+            ("lock_timeout", timeout(self.lock_timeout)),
+            ("client_connection_check_interval", timeout(self.client_check_interval)),
         ];
         options = options.options(settings.iter().filter_map(|(k, v)| Some((k, v.as_ref()?))));
         if let Some(extra) = &self.options {

@@ -32,6 +32,14 @@ pub(crate) const PING: Duration = Duration::from_millis(300);
 /// How long a connection that was left busy may take to become ready again.
 const RELEASE: Duration = Duration::from_millis(200);
 
+tokio::task_local! {
+    /// The databases of which a unit of work in closure form holds a connection while its body runs.
+    static HELD: Vec<usize>;
+}
+
+/// Before the next attempt to connect to a server that hung up on the last one.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// How leases behave.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LeaseOptions {
@@ -112,6 +120,8 @@ impl Leases {
         let timed_out = || self.timed_out(started.elapsed());
         let permit = match Arc::clone(&self.permits).try_acquire_owned() {
             Ok(permit) => permit,
+            // It would wait for what may never come: its own caller holds a connection.
+            Err(_) if self.is_held_here() => return Err(Error::WouldDeadlock),
             Err(_) => {
                 let turn = Arc::clone(&self.permits).acquire_owned();
                 match timeout_at(deadline, turn).await {
@@ -143,6 +153,22 @@ impl Leases {
             }),
             Err(_) => Err(timed_out()),
         }
+    }
+
+    /// Runs the body of a unit of work: what it asks for beside its own connection is not waited for.
+    pub(crate) fn while_held<F: Future>(&self, body: F) -> impl Future<Output = F::Output> {
+        let mut held = HELD.try_with(Vec::clone).unwrap_or_default();
+        held.push(self.identity());
+        HELD.scope(held, body)
+    }
+
+    fn is_held_here(&self) -> bool {
+        HELD.try_with(|held| held.contains(&self.identity())).unwrap_or(false)
+    }
+
+    /// Stays the same for as long as a lease is out.
+    fn identity(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     /// A connection that answers: a warm one, or one of the pool's.
@@ -179,9 +205,13 @@ impl Leases {
                     }
                 }
                 Err(error) => {
+                    let going_down = hangs_up(&error);
                     let error = Error::from_connect(error, &self.target);
                     self.note(&error);
-                    return Err(error);
+                    if !going_down || tokio::time::Instant::now() + PAUSE >= deadline {
+                        return Err(error);
+                    }
+                    sleep(PAUSE).await;
                 }
             }
         }
@@ -430,6 +460,11 @@ impl Lease {
         outcome
     }
 
+    /// It is not to be used again.
+    pub(crate) fn condemn(&mut self) {
+        self.condition = Condition::Broken;
+    }
+
     pub(crate) fn leases(&self) -> &Arc<Leases> {
         &self.leases
     }
@@ -484,6 +519,21 @@ impl Drop for Lease {
     }
 }
 
+/// Whether the server hung up in the midst of connecting, as one that is going down does; the pool
+/// itself only tries again when it is refused or told that the server is starting.
+fn hangs_up(error: &sqlx::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match error {
+        sqlx::Error::Io(e) => {
+            matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+        }
+        _ => false,
+    }
+}
+
+/// "cached plan must not change result type", and other things that are not supported.
+pub(crate) const STALE_PLAN: &str = "0A000";
+
 /// Whether nothing more can come over the connection, or what it has prepared is void.
 pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
     match error {
@@ -492,8 +542,8 @@ pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
             let code = code.as_deref().unwrap_or_default();
             code.starts_with("08")
                 || matches!(code, "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04")
-                // "cached plan must not change result type": the statement would fail for ever.
-                || code == "0A000"
+                // The statement would fail on this connection for ever.
+                || code == STALE_PLAN
         }
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
@@ -506,16 +556,37 @@ pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
 /// Bounds the wait for an answer. The server has its own limit for a statement; this one is for the
 /// network that went silent, which the driver would wait for without end.
 pub(crate) async fn answered<T>(
-    limit: Option<Duration>,
+    limit: impl Into<AnswerLimit>,
     answer: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    match limit {
-        None => answer.await,
-        Some(limit) => timeout(limit, answer).await.unwrap_or_else(|_| {
-            Err(sqlx::Error::Io(std::io::Error::new(
-                std::io::ErrorKind::TimedOut,
-                "the server did not answer in time",
-            )))
-        }),
+    let (limit, deadline) = match limit.into() {
+        AnswerLimit::Forever => return answer.await,
+        AnswerLimit::Network(limit) => (limit, false),
+        AnswerLimit::Deadline(left) => (left, true),
+    };
+    match timeout(limit, answer).await {
+        Ok(answer) => answer,
+        // The connection is as good as any that was left busy.
+        Err(_) if deadline => Err(Error::DeadlineExceeded.into_carrier()),
+        Err(_) => Err(sqlx::Error::Io(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            "the server did not answer in time",
+        ))),
+    }
+}
+
+/// How long to wait for an answer, and why no longer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum AnswerLimit {
+    Forever,
+    /// The network counts as silent then.
+    Network(Duration),
+    /// What is left of a unit of work's time.
+    Deadline(Duration),
+}
+
+impl From<Option<Duration>> for AnswerLimit {
+    fn from(network: Option<Duration>) -> Self {
+        network.map_or(Self::Forever, Self::Network)
     }
 }
