@@ -179,7 +179,7 @@ impl Leases {
     ) -> Result<(PoolConnection<Postgres>, Instant)> {
         if let Some(mut warm) = warm {
             if warm.taken.elapsed() > self.options.keep {
-                self.return_to_pool(warm.connection).await;
+                self.return_to_pool(Anchored::new(warm.connection, &self.runtime)).await;
             } else if !self.options.pre_ping && !warm.suspect {
                 return Ok((warm.connection, warm.taken));
             } else if let Ok(Ok(())) = timeout(PING, warm.connection.ping()).await {
@@ -303,6 +303,7 @@ impl Leases {
 
     fn spawn_return(&self, connection: PoolConnection<Postgres>) {
         if let Some(leases) = self.me.upgrade() {
+            let connection = Anchored::new(connection, &self.runtime);
             self.runtime.spawn(async move { leases.return_to_pool(connection).await });
         } else {
             let _runtime = self.runtime.enter();
@@ -312,7 +313,7 @@ impl Leases {
 
     /// Hands a connection back to the pool, which pings it: here with a bound. What does not answer
     /// is dropped, and its place in the pool is free.
-    async fn return_to_pool(&self, mut connection: PoolConnection<Postgres>) {
+    async fn return_to_pool(&self, mut connection: Anchored) {
         let _ = timeout(PING, connection.return_to_pool()).await;
     }
 
@@ -402,6 +403,45 @@ fn discard(connection: PoolConnection<Postgres>) {
     drop(connection.detach());
 }
 
+/// A connection in a task's hands. When a runtime ends, its tasks are dropped outside of it, and a
+/// connection of the pool's must not be.
+struct Anchored {
+    // None only while it is dropped.
+    connection: Option<PoolConnection<Postgres>>,
+    runtime: Handle,
+}
+
+impl Anchored {
+    fn new(connection: PoolConnection<Postgres>, runtime: &Handle) -> Self {
+        Self { connection: Some(connection), runtime: runtime.clone() }
+    }
+
+    fn into_inner(mut self) -> PoolConnection<Postgres> {
+        self.connection.take().expect(TAKEN)
+    }
+}
+
+impl Deref for Anchored {
+    type Target = PoolConnection<Postgres>;
+
+    fn deref(&self) -> &Self::Target {
+        self.connection.as_ref().expect(TAKEN)
+    }
+}
+
+impl DerefMut for Anchored {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.connection.as_mut().expect(TAKEN)
+    }
+}
+
+impl Drop for Anchored {
+    fn drop(&mut self) {
+        let _runtime = self.runtime.enter();
+        drop(self.connection.take());
+    }
+}
+
 /// What is known of a leased connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Condition {
@@ -489,7 +529,7 @@ impl DerefMut for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.leases.state().holders.remove(&self.holder);
-        let Some(mut connection) = self.connection.take() else { return };
+        let Some(connection) = self.connection.take() else { return };
         let open = PgTransactionManager::get_transaction_depth(&connection) > 0;
         match self.condition {
             // The connection first, then the permit: who waits for it finds the connection.
@@ -504,13 +544,14 @@ impl Drop for Lease {
             Condition::Clean | Condition::Busy => {
                 let (leases, taken) = (Arc::clone(&self.leases), self.taken);
                 let permit = self.permit.take();
+                let mut connection = Anchored::new(connection, &self.leases.runtime);
                 self.leases.runtime.spawn(async move {
                     while PgTransactionManager::get_transaction_depth(&connection) > 0 {
                         PgTransactionManager::start_rollback(&mut connection);
                     }
                     match timeout(RELEASE, connection.ping()).await {
-                        Ok(Ok(())) => leases.keep(connection, taken),
-                        _ => discard(connection),
+                        Ok(Ok(())) => leases.keep(connection.into_inner(), taken),
+                        _ => discard(connection.into_inner()),
                     }
                     drop(permit);
                 });

@@ -93,6 +93,7 @@ async fn a_restart_fails_no_read_and_loses_no_acknowledged_write() {
                 reads += count;
                 failed.extend(errors);
             }
+            let writers = join_all(writers).await;
             let stored: Vec<String> = sqlx::query_scalar("select key from config")
                 .fetch_all(db.executor())
                 .await
@@ -100,7 +101,7 @@ async fn a_restart_fails_no_read_and_loses_no_acknowledged_write() {
             let stored: std::collections::HashSet<_> = stored.into_iter().collect();
             let (mut acknowledged, mut lost, mut missing, mut hidden) = (0, 0, 0, Vec::new());
             let mut refused = 0;
-            for writer in join_all(writers).await {
+            for writer in writers {
                 let written = writer.unwrap();
                 acknowledged += written.acknowledged.len();
                 missing += written.acknowledged.iter().filter(|key| !stored.contains(*key)).count();
