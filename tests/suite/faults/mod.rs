@@ -17,9 +17,9 @@ use sqlx::PgPool;
 use crate::support::database::{config, connect, eventually, url};
 use crate::support::proxy::Proxy;
 
-/// How often a test that is a loop goes round: FAULTS_ROUNDS, or what is enough for every day.
+/// How often a test that is a loop goes round: what is enough for every day, FAULTS_ROUNDS times.
 fn rounds(usual: usize) -> usize {
-    std::env::var("FAULTS_ROUNDS").map_or(usual, |rounds| rounds.parse().unwrap())
+    std::env::var("FAULTS_ROUNDS").map_or(usual, |rounds| usual * rounds.parse::<usize>().unwrap())
 }
 
 /// A pool of so many connections by way of a proxy, all of them open and idle.
