@@ -2,7 +2,6 @@
 
 use std::panic::Location;
 use std::sync::Arc;
-use std::time::Duration;
 
 use either::Either;
 use futures_core::future::BoxFuture;
@@ -12,7 +11,7 @@ use sqlx::postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo}
 use sqlx::{Execute, Executor, PgConnection, Postgres, SqlStr};
 
 use super::error::Error;
-use super::lease::{Leases, answered, breaks_connection};
+use super::lease::{AnswerLimit, Leases, STALE_PLAN, answered, breaks_connection};
 use super::transaction_state::{Standing, TransactionState};
 
 /// The connection source of a repository: the pool (each statement commits by itself) or a unit of
@@ -26,7 +25,7 @@ pub struct Conn<'c>(Source<'c>);
 
 enum Source<'c> {
     Pool(Pooled<'c>),
-    Transaction(&'c mut PgConnection, &'c TransactionState, Option<Duration>),
+    Transaction(&'c mut PgConnection, &'c TransactionState, AnswerLimit),
 }
 
 #[derive(Clone, Copy)]
@@ -46,7 +45,7 @@ impl<'c> Conn<'c> {
     pub(crate) fn transaction(
         conn: &'c mut PgConnection,
         state: &'c TransactionState,
-        answer: Option<Duration>,
+        answer: AnswerLimit,
     ) -> Self {
         Self(Source::Transaction(conn, state, answer))
     }
@@ -103,6 +102,7 @@ struct Statement {
     arguments: Option<PgArguments>,
     persistent: bool,
     repeats: u8,
+    stale_plans: u32,
 }
 
 /// How often a read is repeated: once for a connection that died unnoticed, once more for a server
@@ -112,13 +112,15 @@ const REPEATS: u8 = 2;
 impl Statement {
     fn new<'q>(
         mut query: impl Execute<'q, Postgres>,
-        repeat_reads: bool,
+        pooled: Pooled<'_>,
     ) -> Result<Self, sqlx::Error> {
         let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
         let persistent = query.persistent();
         let sql = query.sql();
-        let repeats = if repeat_reads && sql.as_str().starts_with("select") { REPEATS } else { 0 };
-        Ok(Self { sql, arguments, persistent, repeats })
+        let repeats =
+            if pooled.repeat_reads && sql.as_str().starts_with("select") { REPEATS } else { 0 };
+        let stale_plans = pooled.leases.pool.options().get_max_connections();
+        Ok(Self { sql, arguments, persistent, repeats, stale_plans })
     }
 
     fn attempt(&mut self) -> Attempt {
@@ -138,7 +140,13 @@ impl Statement {
         if self.repeats == 0 || !breaks_connection(error) {
             return false;
         }
-        self.repeats -= 1;
+        // Each time costs the connection, and a new one has no plan yet: that ends.
+        let stale = error.as_database_error().and_then(|e| e.code());
+        if stale.as_deref() == Some(STALE_PLAN) && self.stale_plans > 0 {
+            self.stale_plans -= 1;
+        } else {
+            self.repeats -= 1;
+        }
         true
     }
 }
@@ -174,7 +182,7 @@ impl Pooled<'_> {
         self,
         query: impl Execute<'q, Postgres>,
     ) -> Result<Option<PgRow>, sqlx::Error> {
-        let mut statement = Statement::new(query, self.repeat_reads)?;
+        let mut statement = Statement::new(query, self)?;
         loop {
             let mut lease = self.leases.acquire(self.place).await.map_err(Error::into_carrier)?;
             let outcome = lease.run(|conn| conn.fetch_optional(statement.attempt())).await;
@@ -205,7 +213,7 @@ impl<'c> Executor<'c> for Conn<'c> {
     {
         match self.0 {
             Source::Pool(pooled) => Box::pin(async_stream::try_stream! {
-                let mut statement = Statement::new(query, pooled.repeat_reads)?;
+                let mut statement = Statement::new(query, pooled)?;
                 let answer = pooled.leases.answer_timeout();
                 let mut begun = false;
                 loop {

@@ -12,7 +12,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 use super::config::DatabaseConfig;
 use super::conn::Conn;
 use super::error::{ConnectTarget, Error, Result};
-use super::lease::{FRESH, LeaseOptions, Leases, PING};
+use super::lease::{LeaseOptions, Leases, PING};
 use super::unit_of_work::finished;
 
 /// What the answer to a statement may take beyond the server's own limit, before the network counts
@@ -109,12 +109,13 @@ impl Database {
             .max_lifetime(None)
             // Not the pool's: it costs a round trip each time, and waits for ever.
             .test_before_acquire(false)
+            // What lies in the pool was idle for longer than a lease is kept, so it always is pinged.
             .before_acquire(move |connection, meta| {
                 Box::pin(async move {
                     if meta.age > lifetime(recycle, meta.age) {
                         return Ok(false);
                     }
-                    if !pre_ping || meta.idle_for < FRESH {
+                    if !pre_ping {
                         return Ok(true);
                     }
                     match tokio::time::timeout(PING, connection.ping()).await {

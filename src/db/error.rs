@@ -88,6 +88,14 @@ pub enum Error {
     #[error("{0}")]
     PoolTimedOut(Box<PoolTimeout>),
 
+    /// The body of [`Database::transaction`](crate::Database::transaction) asked for a second
+    /// connection of the same database while none was free. It was refused at once: when all
+    /// connections are held by such bodies, they would wait for each other.
+    #[error(
+        "the body of a unit of work asked for a second connection while none was free, and could wait for itself: use the repositories and the executor of its own unit of work"
+    )]
+    WouldDeadlock,
+
     /// The [`Database`](crate::Database) was closed.
     #[error("the database handle was closed")]
     PoolClosed,

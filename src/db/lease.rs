@@ -32,6 +32,14 @@ pub(crate) const PING: Duration = Duration::from_millis(300);
 /// How long a connection that was left busy may take to become ready again.
 const RELEASE: Duration = Duration::from_millis(200);
 
+tokio::task_local! {
+    /// The databases of which a unit of work in closure form holds a connection while its body runs.
+    static HELD: Vec<usize>;
+}
+
+/// Before the next attempt to connect to a server that hung up on the last one.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// How leases behave.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LeaseOptions {
@@ -112,6 +120,8 @@ impl Leases {
         let timed_out = || self.timed_out(started.elapsed());
         let permit = match Arc::clone(&self.permits).try_acquire_owned() {
             Ok(permit) => permit,
+            // It would wait for what may never come: its own caller holds a connection.
+            Err(_) if self.is_held_here() => return Err(Error::WouldDeadlock),
             Err(_) => {
                 let turn = Arc::clone(&self.permits).acquire_owned();
                 match timeout_at(deadline, turn).await {
@@ -145,6 +155,22 @@ impl Leases {
         }
     }
 
+    /// Runs the body of a unit of work: what it asks for beside its own connection is not waited for.
+    pub(crate) fn while_held<F: Future>(&self, body: F) -> impl Future<Output = F::Output> {
+        let mut held = HELD.try_with(Vec::clone).unwrap_or_default();
+        held.push(self.identity());
+        HELD.scope(held, body)
+    }
+
+    fn is_held_here(&self) -> bool {
+        HELD.try_with(|held| held.contains(&self.identity())).unwrap_or(false)
+    }
+
+    /// Stays the same for as long as a lease is out.
+    fn identity(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
     /// A connection that answers: a warm one, or one of the pool's.
     async fn prepare(
         &self,
@@ -153,7 +179,7 @@ impl Leases {
     ) -> Result<(PoolConnection<Postgres>, Instant)> {
         if let Some(mut warm) = warm {
             if warm.taken.elapsed() > self.options.keep {
-                self.return_to_pool(warm.connection).await;
+                self.return_to_pool(Anchored::new(warm.connection, &self.runtime)).await;
             } else if !self.options.pre_ping && !warm.suspect {
                 return Ok((warm.connection, warm.taken));
             } else if let Ok(Ok(())) = timeout(PING, warm.connection.ping()).await {
@@ -179,9 +205,13 @@ impl Leases {
                     }
                 }
                 Err(error) => {
+                    let going_down = hangs_up(&error);
                     let error = Error::from_connect(error, &self.target);
                     self.note(&error);
-                    return Err(error);
+                    if !going_down || tokio::time::Instant::now() + PAUSE >= deadline {
+                        return Err(error);
+                    }
+                    sleep(PAUSE).await;
                 }
             }
         }
@@ -273,6 +303,7 @@ impl Leases {
 
     fn spawn_return(&self, connection: PoolConnection<Postgres>) {
         if let Some(leases) = self.me.upgrade() {
+            let connection = Anchored::new(connection, &self.runtime);
             self.runtime.spawn(async move { leases.return_to_pool(connection).await });
         } else {
             let _runtime = self.runtime.enter();
@@ -282,7 +313,7 @@ impl Leases {
 
     /// Hands a connection back to the pool, which pings it: here with a bound. What does not answer
     /// is dropped, and its place in the pool is free.
-    async fn return_to_pool(&self, mut connection: PoolConnection<Postgres>) {
+    async fn return_to_pool(&self, mut connection: Anchored) {
         let _ = timeout(PING, connection.return_to_pool()).await;
     }
 
@@ -372,6 +403,45 @@ fn discard(connection: PoolConnection<Postgres>) {
     drop(connection.detach());
 }
 
+/// A connection in a task's hands. When a runtime ends, its tasks are dropped outside of it, and a
+/// connection of the pool's must not be.
+struct Anchored {
+    // None only while it is dropped.
+    connection: Option<PoolConnection<Postgres>>,
+    runtime: Handle,
+}
+
+impl Anchored {
+    fn new(connection: PoolConnection<Postgres>, runtime: &Handle) -> Self {
+        Self { connection: Some(connection), runtime: runtime.clone() }
+    }
+
+    fn into_inner(mut self) -> PoolConnection<Postgres> {
+        self.connection.take().expect(TAKEN)
+    }
+}
+
+impl Deref for Anchored {
+    type Target = PoolConnection<Postgres>;
+
+    fn deref(&self) -> &Self::Target {
+        self.connection.as_ref().expect(TAKEN)
+    }
+}
+
+impl DerefMut for Anchored {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.connection.as_mut().expect(TAKEN)
+    }
+}
+
+impl Drop for Anchored {
+    fn drop(&mut self) {
+        let _runtime = self.runtime.enter();
+        drop(self.connection.take());
+    }
+}
+
 /// What is known of a leased connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Condition {
@@ -430,6 +500,11 @@ impl Lease {
         outcome
     }
 
+    /// It is not to be used again.
+    pub(crate) fn condemn(&mut self) {
+        self.condition = Condition::Broken;
+    }
+
     pub(crate) fn leases(&self) -> &Arc<Leases> {
         &self.leases
     }
@@ -454,7 +529,7 @@ impl DerefMut for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.leases.state().holders.remove(&self.holder);
-        let Some(mut connection) = self.connection.take() else { return };
+        let Some(connection) = self.connection.take() else { return };
         let open = PgTransactionManager::get_transaction_depth(&connection) > 0;
         match self.condition {
             // The connection first, then the permit: who waits for it finds the connection.
@@ -471,13 +546,14 @@ impl Drop for Lease {
             Condition::Clean | Condition::Busy => {
                 let (leases, taken) = (Arc::clone(&self.leases), self.taken);
                 let permit = self.permit.take();
+                let mut connection = Anchored::new(connection, &self.leases.runtime);
                 self.leases.runtime.spawn(async move {
                     while PgTransactionManager::get_transaction_depth(&connection) > 0 {
                         PgTransactionManager::start_rollback(&mut connection);
                     }
                     match timeout(RELEASE, connection.ping()).await {
-                        Ok(Ok(())) => leases.keep(connection, taken),
-                        _ => discard(connection),
+                        Ok(Ok(())) => leases.keep(connection.into_inner(), taken),
+                        _ => discard(connection.into_inner()),
                     }
                     drop(permit);
                 });
@@ -485,6 +561,21 @@ impl Drop for Lease {
         }
     }
 }
+
+/// Whether the server hung up in the midst of connecting, as one that is going down does; the pool
+/// itself only tries again when it is refused or told that the server is starting.
+fn hangs_up(error: &sqlx::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match error {
+        sqlx::Error::Io(e) => {
+            matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+        }
+        _ => false,
+    }
+}
+
+/// "cached plan must not change result type", and other things that are not supported.
+pub(crate) const STALE_PLAN: &str = "0A000";
 
 /// Whether nothing more can come over the connection, or what it has prepared is void.
 pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
@@ -494,8 +585,8 @@ pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
             let code = code.as_deref().unwrap_or_default();
             code.starts_with("08")
                 || matches!(code, "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04")
-                // "cached plan must not change result type": the statement would fail for ever.
-                || code == "0A000"
+                // The statement would fail on this connection for ever.
+                || code == STALE_PLAN
         }
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
@@ -508,16 +599,37 @@ pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
 /// Bounds the wait for an answer. The server has its own limit for a statement; this one is for the
 /// network that went silent, which the driver would wait for without end.
 pub(crate) async fn answered<T>(
-    limit: Option<Duration>,
+    limit: impl Into<AnswerLimit>,
     answer: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    match limit {
-        None => answer.await,
-        Some(limit) => timeout(limit, answer).await.unwrap_or_else(|_| {
-            Err(sqlx::Error::Io(std::io::Error::new(
-                std::io::ErrorKind::TimedOut,
-                "the server did not answer in time",
-            )))
-        }),
+    let (limit, deadline) = match limit.into() {
+        AnswerLimit::Forever => return answer.await,
+        AnswerLimit::Network(limit) => (limit, false),
+        AnswerLimit::Deadline(left) => (left, true),
+    };
+    match timeout(limit, answer).await {
+        Ok(answer) => answer,
+        // The connection is as good as any that was left busy.
+        Err(_) if deadline => Err(Error::DeadlineExceeded.into_carrier()),
+        Err(_) => Err(sqlx::Error::Io(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            "the server did not answer in time",
+        ))),
+    }
+}
+
+/// How long to wait for an answer, and why no longer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum AnswerLimit {
+    Forever,
+    /// The network counts as silent then.
+    Network(Duration),
+    /// What is left of a unit of work's time.
+    Deadline(Duration),
+}
+
+impl From<Option<Duration>> for AnswerLimit {
+    fn from(network: Option<Duration>) -> Self {
+        network.map_or(Self::Forever, Self::Network)
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 
+use super::lease::breaks_connection;
+
 /// How a transaction stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -26,6 +28,7 @@ pub(crate) enum Standing {
 pub(crate) struct TransactionState {
     standing: AtomicU8,
     retryable: AtomicBool,
+    unfit: AtomicBool,
     /// Savepoints that were dropped and whose rollback has still to be sent.
     abandoned: AtomicU32,
 }
@@ -65,6 +68,9 @@ impl TransactionState {
 
     /// A statement ended with an error. Only the server's own errors abort a transaction.
     pub(crate) fn failed(&self, error: &sqlx::Error) {
+        if breaks_connection(error) {
+            self.unfit.store(true, Relaxed);
+        }
         if let sqlx::Error::Database(e) = error {
             self.set(Standing::Failed);
             if matches!(e.code().as_deref(), Some("40001" | "40P01")) {
@@ -77,6 +83,12 @@ impl TransactionState {
     /// a nested unit of work was undone since, for its error may be why the transaction ends.
     pub(crate) fn is_retryable(&self) -> bool {
         self.retryable.load(Relaxed)
+    }
+
+    /// Whether the connection must not be used again after the transaction: it broke, or a statement
+    /// would fail on it for ever.
+    pub(crate) fn is_unfit(&self) -> bool {
+        self.unfit.load(Relaxed)
     }
 
     /// The work since the last savepoint was undone, and with it what was wrong.

@@ -12,7 +12,7 @@ use sqlx_core::transaction::TransactionManager;
 use super::conn::{Conn, roll_back_abandoned};
 use super::database::Database;
 use super::error::{DriverError, Error, Result};
-use super::lease::{Lease, Leases, breaks_connection};
+use super::lease::{AnswerLimit, Lease, Leases, breaks_connection};
 use super::outcome::TransactionId;
 use super::transaction_state::{Standing, TransactionState};
 
@@ -72,7 +72,7 @@ impl TransactionOptions {
     }
 
     /// How long the whole unit of work may take, repetitions included: after it the closure form gives
-    /// up with [`Error::DeadlineExceeded`], and a statement of the manual form waits no longer.
+    /// up with [`Error::DeadlineExceeded`], and a statement or a commit of the manual form does.
     /// None unless said.
     pub fn deadline(mut self, limit: Duration) -> Self {
         self.deadline = Some(limit);
@@ -172,7 +172,7 @@ impl UnitOfWork {
     /// The transaction as an executor, for the application's own statements:
     /// `query!(…).execute(uow.executor())`.
     pub fn executor(&mut self) -> Conn<'_> {
-        let answer = self.answer_timeout();
+        let answer = self.answer_limit();
         Conn::transaction(&mut self.lease, &self.state, answer)
     }
 
@@ -194,12 +194,17 @@ impl UnitOfWork {
     }
 
     /// How long the answer to the next statement may take.
-    fn answer_timeout(&self) -> Option<Duration> {
+    fn answer_limit(&self) -> AnswerLimit {
         let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         match (self.lease.leases().answer_timeout(), left) {
-            (Some(answer), Some(left)) => Some(answer.min(left)),
-            (answer, left) => answer.or(left),
+            (Some(network), Some(left)) if network < left => AnswerLimit::Network(network),
+            (_, Some(left)) => AnswerLimit::Deadline(left),
+            (network, None) => network.into(),
         }
+    }
+
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 
     /// The bare connection, for what an executor can't do (COPY, for example).
@@ -270,10 +275,15 @@ impl UnitOfWork {
     ///
     /// * [`Error::TransactionAborted`]: a statement had failed, so the server would have answered
     ///   COMMIT with ROLLBACK. Everything was rolled back.
+    /// * [`Error::DeadlineExceeded`]: it is past its deadline. Everything was rolled back.
     /// * [`Error::CommitUnknown`]: the connection broke; whether it took effect is unknown.
     ///   [`Database::transaction_outcome`] finds out.
     /// * Constraints that are checked at the end (`deferrable initially deferred`): as elsewhere.
     pub async fn commit(mut self) -> Result<()> {
+        if self.is_late() {
+            // Dropped: the connection may still be busy with what took too long.
+            return Err(Error::DeadlineExceeded);
+        }
         let ending = async move {
             if self.check().await != Standing::Healthy {
                 self.lease.run(PgTransactionManager::rollback).await?;
@@ -293,6 +303,9 @@ impl UnitOfWork {
 
     /// Undoes everything that was done. Dropping does the same, without saying how it went.
     pub async fn rollback(mut self) -> Result<()> {
+        if self.is_late() {
+            return Ok(());
+        }
         let ending = async move { self.lease.run(PgTransactionManager::rollback).await };
         finished(tokio::spawn(ending)).await??;
         Ok(())
@@ -332,6 +345,14 @@ impl UnitOfWork {
                 self.state.failed(&error);
                 Err(error.into())
             }
+        }
+    }
+}
+
+impl Drop for UnitOfWork {
+    fn drop(&mut self) {
+        if self.state.is_unfit() {
+            self.lease.condemn();
         }
     }
 }
@@ -433,6 +454,10 @@ impl Database {
     /// from 5 ms to 500 ms. That is why the body must be `Clone` (it can't capture a `&mut`), and
     /// why it should do nothing outside of the database that must happen only once.
     ///
+    /// The body should use `uow` alone. What it asks of the database itself takes a second connection,
+    /// which is served when one is free and else refused with [`Error::WouldDeadlock`], not waited
+    /// for. Tasks that the body spawns are not watched.
+    ///
     /// ```no_run
     /// # use chancery::{Database, NewMessage, UserId};
     /// # async fn example(db: Database, user_id: UserId) -> chancery::Result<()> {
@@ -507,7 +532,8 @@ impl Database {
         loop {
             let work = async {
                 let mut uow = UnitOfWork::begin_on(self.leases(), options, place).await?;
-                let outcome = body.clone()(&mut uow).await;
+                let body = body.clone()(&mut uow);
+                let outcome = self.leases().while_held(body).await;
                 Ok::<_, Error>((uow, outcome))
             };
             // The commit is outside: given up half-way, nobody would know how it ended.

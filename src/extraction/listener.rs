@@ -78,8 +78,12 @@ impl JobListener {
                 self.heard_at = Instant::now();
                 Ok(true)
             }
-            // It lost its connection, and makes another in the next call.
-            Ok(Ok(None)) => Ok(true),
+            // It lost its connection. Left to the driver, the next call would make another and wait on:
+            // what is sent between the caller's look and that would be missed.
+            Ok(Ok(None)) => {
+                self.disconnect();
+                Ok(true)
+            }
             Ok(Err(error)) => Err(error.into()),
             Err(_) if self.heard_at.elapsed() < SILENCE => Ok(false),
             // Nothing else tells a quiet connection from a dead one.

@@ -199,8 +199,11 @@ where
             return Ok(None);
         }
         let longest = self.options.poll_interval;
-        // A failure here is the next claim's too, which tells it.
-        let due = self.db.extraction_jobs().next_due_in().await.ok().flatten().unwrap_or(longest);
+        let due = match self.db.extraction_jobs().next_due_in().await {
+            Ok(due) => due.unwrap_or(longest),
+            // The next claim tells it, if it lasts.
+            Err(_) => backoff(1),
+        };
         // Another worker may be taking what is due: no busy loop beside it.
         Ok(Some(due.clamp(Duration::from_millis(5), longest.max(Duration::from_millis(5)))))
     }

@@ -19,7 +19,7 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 /// | `InvalidInput`, `Check` | 422 | `invalid_input` |
 /// | no connection, a lost one, a timeout, a collision that was not repeated | 503 | `unavailable` |
 /// | `CommitUnknown`: it may have happened, so trying again is not for a machine to decide | 500 | `outcome_unknown` |
-/// | all others | 500 | `internal` |
+/// | all others, `WouldDeadlock` among them: a mistake in the program | 500 | `internal` |
 ///
 /// For applications whose error bodies look different.
 ///

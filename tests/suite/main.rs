@@ -15,6 +15,7 @@ mod document_claims;
 mod documents;
 mod enums;
 mod extraction_jobs;
+mod faults;
 mod health;
 mod hostile;
 mod job_listener;

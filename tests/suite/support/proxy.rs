@@ -33,6 +33,7 @@ struct Network {
     // Counted up to break all connections that there are.
     cuts: watch::Sender<usize>,
     opened: AtomicUsize,
+    requests: AtomicUsize,
 }
 
 impl Proxy {
@@ -46,6 +47,7 @@ impl Proxy {
             silent: [watch::Sender::new(false), watch::Sender::new(false)],
             cuts: watch::Sender::new(0),
             opened: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&network);
         let listening = tokio::spawn(async move {
@@ -56,8 +58,9 @@ impl Proxy {
                     let mut cut = network.cuts.subscribe();
                     if let Ok(server) = TcpStream::connect(server).await {
                         tokio::select! {
-                            () = network.connect(client, server) => {}
+                            biased;
                             _ = cut.changed() => {}
+                            () = network.connect(client, server) => {}
                         }
                     }
                 });
@@ -77,6 +80,11 @@ impl Proxy {
     /// The connections that were opened so far.
     pub fn opened(&self) -> usize {
         self.network.opened.load(SeqCst)
+    }
+
+    /// How often a client has written so far: a statement that is prepared already is one.
+    pub fn requests(&self) -> usize {
+        self.network.requests.load(SeqCst)
     }
 
     /// Holds back what the server answers.
@@ -130,6 +138,9 @@ impl Network {
         let reading = async move {
             let mut buffer = vec![0; 16 * 1024];
             while let Ok(read @ 1..) = from.read(&mut buffer).await {
+                if matches!(which, Direction::Requests) {
+                    self.requests.fetch_add(1, SeqCst);
+                }
                 let due = Instant::now() + self.delay;
                 if sender.send((due, buffer[..read].to_vec())).is_err() {
                     break;

@@ -49,6 +49,7 @@ async fn every_class_has_its_status_and_code_and_tells_nothing_more() {
         (500, "internal", Error::AuthenticationFailed { user: "canary".into() }),
         (500, "internal", Error::DatabaseMissing { database: "canary".into() }),
         (500, "internal", Error::TransactionAborted),
+        (500, "internal", Error::WouldDeadlock),
         (500, "internal", Error::PermissionDenied),
         (500, "internal", Error::ReadOnly),
         (500, "internal", DatabaseConfig::from_url("canary").unwrap_err().into()),
