@@ -44,8 +44,8 @@ impl JobListener {
 
     /// Waits until it is woken, and at most `longest`. Says whether it was woken.
     ///
-    /// It does not fail: a lost connection counts as woken, because what was sent meanwhile is lost, and
-    /// is made again in the next call. While none can be made it waits for a second at most, so that
+    /// It does not fail: a lost connection counts as woken, and so does the next call, which makes it
+    /// again, because what was sent in between is lost. While none can be made it waits for a second at most, so that
     /// whoever looks for jobs looks again. Cancelling it loses nothing.
     pub async fn wait(&mut self, longest: Duration) -> bool {
         // tokio's clock ends before Duration's does.
