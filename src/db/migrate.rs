@@ -7,6 +7,7 @@ use serde::Serialize;
 use sqlx::migrate::{AppliedMigration, Migrate, MigrateError, Migration, Migrator};
 use sqlx::{Connection, PgConnection};
 
+use super::constraint::Constraint;
 use super::database::Database;
 use super::error::{DriverError, Error, Result};
 
@@ -27,6 +28,10 @@ pub static MIGRATOR: Migrator = sqlx::migrate!();
 
 /// How long to wait for another process that migrates the same database.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often a migration is tried that can't lock a table within its `lock_timeout`. Between two
+/// attempts whoever queued up behind it gets its turn.
+const ATTEMPTS: u32 = 5;
 
 /// Why migrating failed, or why the schema does not fit.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +72,10 @@ pub enum MigrationError {
     /// Reverting to a version that is not there.
     #[error("there is no migration {0} to revert to")]
     UnknownVersion(i64),
+    /// Indexes of this crate's tables were left half-built, by `create index concurrently` that failed:
+    /// they serve no statement, and `if not exists` takes them for done.
+    #[error("these indexes are invalid and serve nothing: {}; drop them and build them again", .0.join(", "))]
+    InvalidIndex(Vec<String>),
     /// Another process has been migrating for a minute.
     #[error("another process is migrating this database and did not finish in time")]
     LockTimeout,
@@ -177,7 +186,8 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// [`MigrationError::Pending`] when it is older, [`MigrationError::Newer`] when it is newer.
+    /// [`MigrationError::Pending`] when it is older, [`MigrationError::Newer`] when it is newer,
+    /// [`MigrationError::InvalidIndex`] when an index of its tables was left half-built.
     pub async fn check_schema(&self) -> Result<()> {
         let status = self.migration_status().await?;
         if let Some(version) = status.unknown.last() {
@@ -185,6 +195,27 @@ impl Database {
         }
         if !status.pending.is_empty() {
             return Err(MigrationError::Pending(status.pending).into());
+        }
+        let tables: Vec<String> = Constraint::ALL
+            .iter()
+            .filter_map(|constraint| constraint.name().strip_suffix("_pkey"))
+            .map(str::to_owned)
+            .collect();
+        let invalid = sqlx::query_scalar!(
+            r#"select i.relname::text as "name!"
+                 from pg_index x
+                 join pg_class i on i.oid = x.indexrelid
+                 join pg_class t on t.oid = x.indrelid
+                where not x.indisvalid
+                  and t.relnamespace = current_schema()::regnamespace
+                  and t.relname = any($1::text[])
+                order by 1"#,
+            &tables,
+        )
+        .fetch_all(self.executor())
+        .await?;
+        if !invalid.is_empty() {
+            return Err(MigrationError::InvalidIndex(invalid).into());
         }
         Ok(())
     }
@@ -261,11 +292,44 @@ async fn migrate(connection: &mut PgConnection) -> Result<Vec<i64>> {
         if let Some(applied) = newest.filter(|newest| *newest > version) {
             return Err(MigrationError::OutOfOrder { version, applied }.into());
         }
-        let took = connection.apply(table, migration).await.map_err(failed(version))?;
+        let took = apply(connection, table, migration).await?;
         tracing::info!(target: "chancery", event = "database.migrated", version, ?took);
         done.push(version);
     }
     Ok(done)
+}
+
+/// Applies one migration; again when it could not lock a table in time. It was rolled back then.
+async fn apply(
+    connection: &mut PgConnection,
+    table: &str,
+    migration: &Migration,
+) -> Result<Duration> {
+    let version = migration.version;
+    let mut attempt = 1;
+    loop {
+        let error = match connection.apply(table, migration).await {
+            Ok(took) => return Ok(took),
+            Err(error) => failed(version)(error),
+        };
+        let busy = matches!(
+            &error,
+            Error::Migration(MigrationError::Failed { source, .. })
+                if source.sqlstate().as_deref() == Some("55P03")
+        );
+        if !busy || migration.no_tx || attempt >= ATTEMPTS {
+            return Err(error);
+        }
+        tracing::warn!(
+            target: "chancery",
+            event = "database.migration_waits",
+            version,
+            attempt,
+            "a table was locked for too long: trying again"
+        );
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(100..500))).await;
+        attempt += 1;
+    }
 }
 
 async fn revert(connection: &mut PgConnection, to: RevertTo) -> Result<Vec<i64>> {

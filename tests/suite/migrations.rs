@@ -396,3 +396,53 @@ async fn it_waits_for_the_lock_that_the_tool_takes(pool: PgPool) {
     }
     until_no_lock_is_left(&pool).await;
 }
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn an_index_that_was_left_half_built_is_named(pool: PgPool) {
+    let db = Database::from_pool(pool.clone());
+    db.check_schema().await.unwrap();
+    // Two equal rows: the unique index fails half-way and stays, invalid.
+    for name in ["a", "b"] {
+        sqlx::query("insert into config (key, value) values ($1, '1')")
+            .bind(name)
+            .execute(&pool)
+            .await
+            .unwrap();
+    }
+    sqlx::query("create unique index concurrently config_value_idx on config (value)")
+        .execute(&pool)
+        .await
+        .unwrap_err();
+    match db.check_schema().await {
+        Err(Error::Migration(MigrationError::InvalidIndex(names))) => {
+            assert_eq!(names, ["config_value_idx"]);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn a_migration_that_finds_a_table_locked_is_tried_again(pool: PgPool) {
+    let db = Database::from_pool(pool.clone());
+    db.revert(RevertTo::Steps(1)).await.unwrap();
+    // The last migration refers to users, so it must lock that table for a moment.
+    let mut holder = pool.begin().await.unwrap();
+    sqlx::query("lock table users in access exclusive mode").execute(&mut *holder).await.unwrap();
+    let migrating = tokio::spawn({
+        let db = db.clone();
+        async move { db.migrate().await }
+    });
+    // Its lock_timeout of 5 s ends the first attempt; the lock is given up in the midst of another.
+    let attempts = async || -> i64 {
+        sqlx::query_scalar(
+            "select xact_rollback from pg_stat_database where datname = current_database()",
+        )
+        .fetch_one(&pool)
+        .await
+        .unwrap()
+    };
+    let before = attempts().await;
+    eventually("the first attempt has ended", async || attempts().await > before).await;
+    holder.rollback().await.unwrap();
+    assert_eq!(migrating.await.unwrap().unwrap().len(), 1);
+}
