@@ -10,8 +10,9 @@ use futures_util::{FutureExt, TryStreamExt};
 use sqlx::postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Execute, Executor, PgConnection, Postgres, SqlStr};
 
+use super::answer::{AnswerLimit, STALE_PLAN, answered, breaks_connection};
 use super::error::Error;
-use super::lease::{AnswerLimit, Leases, STALE_PLAN, answered, breaks_connection};
+use super::lease::Leases;
 use super::transaction_state::{Standing, TransactionState};
 
 /// The connection source of a repository: the pool (each statement commits by itself) or a unit of

@@ -7,21 +7,24 @@
 //! left a transaction open is looked at first, for a bounded time, and dropped if it does not answer.
 
 use std::collections::{HashMap, VecDeque};
-use std::ops::{Deref, DerefMut};
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::PgTransactionManager;
 use sqlx::{Connection, PgConnection, PgPool, Postgres};
-use sqlx_core::transaction::TransactionManager;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout, timeout_at};
 
+use super::answer::hangs_up;
 use super::error::{ConnectTarget, Error, PoolTimeout, Result};
 use super::unit_of_work::finished;
+
+mod lent;
+
+pub(crate) use lent::Lease;
+use lent::{Anchored, discard};
 
 /// A connection that was used within this time is handed out without a ping.
 pub(crate) const FRESH: Duration = Duration::from_secs(1);
@@ -234,14 +237,7 @@ impl Leases {
         state.holders.insert(holder, Holder { place, since: Instant::now(), warned: false });
         self.ensure_janitor(&mut state);
         drop(state);
-        Lease {
-            connection: Some(connection),
-            condition: Condition::Clean,
-            taken,
-            permit: Some(permit),
-            holder,
-            leases: Arc::clone(self),
-        }
+        Lease::new(connection, taken, permit, holder, Arc::clone(self))
     }
 
     fn timed_out(&self, waited: Duration) -> Error {
@@ -394,242 +390,5 @@ impl Drop for Leases {
 impl Warm {
     fn is_fresh(&self, keep: Duration) -> bool {
         !self.suspect && self.idle_since.elapsed() < FRESH && self.taken.elapsed() <= keep
-    }
-}
-
-/// Drops the connection itself: its socket closes, its place in the pool is free at once, and the
-/// server notices by its `client_connection_check_interval`.
-fn discard(connection: PoolConnection<Postgres>) {
-    drop(connection.detach());
-}
-
-/// A connection in a task's hands. When a runtime ends, its tasks are dropped outside of it, and a
-/// connection of the pool's must not be.
-struct Anchored {
-    // None only while it is dropped.
-    connection: Option<PoolConnection<Postgres>>,
-    runtime: Handle,
-}
-
-impl Anchored {
-    fn new(connection: PoolConnection<Postgres>, runtime: &Handle) -> Self {
-        Self { connection: Some(connection), runtime: runtime.clone() }
-    }
-
-    fn into_inner(mut self) -> PoolConnection<Postgres> {
-        self.connection.take().expect(TAKEN)
-    }
-}
-
-impl Deref for Anchored {
-    type Target = PoolConnection<Postgres>;
-
-    fn deref(&self) -> &Self::Target {
-        self.connection.as_ref().expect(TAKEN)
-    }
-}
-
-impl DerefMut for Anchored {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        self.connection.as_mut().expect(TAKEN)
-    }
-}
-
-impl Drop for Anchored {
-    fn drop(&mut self) {
-        let _runtime = self.runtime.enter();
-        drop(self.connection.take());
-    }
-}
-
-/// What is known of a leased connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Condition {
-    /// Ready for the next statement.
-    Clean,
-    /// A statement was sent and its end was not seen.
-    Busy,
-    /// It failed: not to be used again.
-    Broken,
-}
-
-impl Condition {
-    fn after<T>(outcome: Result<&T, &sqlx::Error>) -> Self {
-        match outcome {
-            Err(error) if breaks_connection(error) => Self::Broken,
-            _ => Self::Clean,
-        }
-    }
-}
-
-/// A connection on loan. Dropped, it goes to the next caller.
-pub(crate) struct Lease {
-    // None only while `drop` runs.
-    connection: Option<PoolConnection<Postgres>>,
-    condition: Condition,
-    taken: Instant,
-    permit: Option<OwnedSemaphorePermit>,
-    holder: u64,
-    leases: Arc<Leases>,
-}
-
-impl Lease {
-    /// A statement is about to be sent.
-    pub(crate) fn begin_statement(&mut self) {
-        self.condition = Condition::Busy;
-    }
-
-    /// A statement's end was seen.
-    pub(crate) fn end_statement<T>(&mut self, outcome: Result<&T, &sqlx::Error>) {
-        self.condition = Condition::after(outcome);
-    }
-
-    /// Runs one statement, watched.
-    pub(crate) async fn run<'l, T, F>(
-        &'l mut self,
-        statement: impl FnOnce(&'l mut PgConnection) -> F,
-    ) -> Result<T, sqlx::Error>
-    where
-        F: Future<Output = Result<T, sqlx::Error>> + 'l,
-    {
-        let Self { connection, condition, leases, .. } = self;
-        *condition = Condition::Busy;
-        let connection = connection.as_deref_mut().expect(TAKEN);
-        let outcome = answered(leases.answer_timeout(), statement(connection)).await;
-        *condition = Condition::after(outcome.as_ref());
-        outcome
-    }
-
-    /// It is not to be used again.
-    pub(crate) fn condemn(&mut self) {
-        self.condition = Condition::Broken;
-    }
-
-    pub(crate) fn leases(&self) -> &Arc<Leases> {
-        &self.leases
-    }
-}
-
-const TAKEN: &str = "the connection is taken only when the lease is dropped";
-
-impl Deref for Lease {
-    type Target = PgConnection;
-
-    fn deref(&self) -> &PgConnection {
-        self.connection.as_deref().expect(TAKEN)
-    }
-}
-
-impl DerefMut for Lease {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        self.connection.as_deref_mut().expect(TAKEN)
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.leases.state().holders.remove(&self.holder);
-        let Some(connection) = self.connection.take() else { return };
-        let open = PgTransactionManager::get_transaction_depth(&connection) > 0;
-        match self.condition {
-            // The connection first, then the permit: who waits for it finds the connection.
-            Condition::Clean if !open => {
-                self.leases.keep(connection, self.taken);
-                drop(self.permit.take());
-            }
-            Condition::Broken => {
-                // What broke it may have broken the others: one failure is enough.
-                self.leases.suspect_all();
-                let _runtime = self.leases.runtime.enter();
-                discard(connection);
-            }
-            Condition::Clean | Condition::Busy => {
-                let (leases, taken) = (Arc::clone(&self.leases), self.taken);
-                let permit = self.permit.take();
-                let mut connection = Anchored::new(connection, &self.leases.runtime);
-                self.leases.runtime.spawn(async move {
-                    while PgTransactionManager::get_transaction_depth(&connection) > 0 {
-                        PgTransactionManager::start_rollback(&mut connection);
-                    }
-                    match timeout(RELEASE, connection.ping()).await {
-                        Ok(Ok(())) => leases.keep(connection.into_inner(), taken),
-                        _ => discard(connection.into_inner()),
-                    }
-                    drop(permit);
-                });
-            }
-        }
-    }
-}
-
-/// Whether the server hung up in the midst of connecting, as one that is going down does; the pool
-/// itself only tries again when it is refused or told that the server is starting.
-fn hangs_up(error: &sqlx::Error) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    match error {
-        sqlx::Error::Io(e) => {
-            matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
-        }
-        _ => false,
-    }
-}
-
-/// "cached plan must not change result type", and other things that are not supported.
-pub(crate) const STALE_PLAN: &str = "0A000";
-
-/// Whether nothing more can come over the connection, or what it has prepared is void.
-pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Database(e) => {
-            let code = e.code();
-            let code = code.as_deref().unwrap_or_default();
-            code.starts_with("08")
-                || matches!(code, "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04")
-                // The statement would fail on this connection for ever.
-                || code == STALE_PLAN
-        }
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::WorkerCrashed => true,
-        _ => false,
-    }
-}
-
-/// Bounds the wait for an answer. The server has its own limit for a statement; this one is for the
-/// network that went silent, which the driver would wait for without end.
-pub(crate) async fn answered<T>(
-    limit: impl Into<AnswerLimit>,
-    answer: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    let (limit, deadline) = match limit.into() {
-        AnswerLimit::Forever => return answer.await,
-        AnswerLimit::Network(limit) => (limit, false),
-        AnswerLimit::Deadline(left) => (left, true),
-    };
-    match timeout(limit, answer).await {
-        Ok(answer) => answer,
-        // The connection is as good as any that was left busy.
-        Err(_) if deadline => Err(Error::DeadlineExceeded.into_carrier()),
-        Err(_) => Err(sqlx::Error::Io(std::io::Error::new(
-            std::io::ErrorKind::TimedOut,
-            "the server did not answer in time",
-        ))),
-    }
-}
-
-/// How long to wait for an answer, and why no longer.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum AnswerLimit {
-    Forever,
-    /// The network counts as silent then.
-    Network(Duration),
-    /// What is left of a unit of work's time.
-    Deadline(Duration),
-}
-
-impl From<Option<Duration>> for AnswerLimit {
-    fn from(network: Option<Duration>) -> Self {
-        network.map_or(Self::Forever, Self::Network)
     }
 }

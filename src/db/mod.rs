@@ -2,6 +2,7 @@
 //!
 //! Nothing in here knows a table's columns; the one list of names is [`Constraint`].
 
+pub(crate) mod answer;
 pub(crate) mod config;
 pub(crate) mod conn;
 pub(crate) mod constraint;
@@ -17,6 +18,7 @@ pub(crate) mod page;
 pub(crate) mod pagination;
 pub(crate) mod patch;
 pub(crate) mod startup;
+pub(crate) mod transaction;
 pub(crate) mod transaction_state;
 pub(crate) mod unit_of_work;
 
@@ -33,4 +35,5 @@ pub use page::{Cursor, MAX_PAGE_SIZE, Page, PageRequest};
 pub use pagination::{Numbered, PaginationParams};
 pub use patch::Patch;
 pub use startup::Startup;
-pub use unit_of_work::{IsolationLevel, Savepoint, TransactionOptions, UnitOfWork};
+pub use transaction::{IsolationLevel, TransactionOptions};
+pub use unit_of_work::{Savepoint, UnitOfWork};

@@ -1,0 +1,79 @@
+//! How statements end: in time or not, and whether their connection is still good.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::error::Error;
+
+/// Whether the server hung up in the midst of connecting, as one that is going down does; the pool
+/// itself only tries again when it is refused or told that the server is starting.
+pub(crate) fn hangs_up(error: &sqlx::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match error {
+        sqlx::Error::Io(e) => {
+            matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+        }
+        _ => false,
+    }
+}
+
+/// "cached plan must not change result type", and other things that are not supported.
+pub(crate) const STALE_PLAN: &str = "0A000";
+
+/// Whether nothing more can come over the connection, or what it has prepared is void.
+pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(e) => {
+            let code = e.code();
+            let code = code.as_deref().unwrap_or_default();
+            code.starts_with("08")
+                || matches!(code, "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04")
+                // The statement would fail on this connection for ever.
+                || code == STALE_PLAN
+        }
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}
+
+/// Bounds the wait for an answer. The server has its own limit for a statement; this one is for the
+/// network that went silent, which the driver would wait for without end.
+pub(crate) async fn answered<T>(
+    limit: impl Into<AnswerLimit>,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let (limit, deadline) = match limit.into() {
+        AnswerLimit::Forever => return answer.await,
+        AnswerLimit::Network(limit) => (limit, false),
+        AnswerLimit::Deadline(left) => (left, true),
+    };
+    match timeout(limit, answer).await {
+        Ok(answer) => answer,
+        // The connection is as good as any that was left busy.
+        Err(_) if deadline => Err(Error::DeadlineExceeded.into_carrier()),
+        Err(_) => Err(sqlx::Error::Io(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            "the server did not answer in time",
+        ))),
+    }
+}
+
+/// How long to wait for an answer, and why no longer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum AnswerLimit {
+    Forever,
+    /// The network counts as silent then.
+    Network(Duration),
+    /// What is left of a unit of work's time.
+    Deadline(Duration),
+}
+
+impl From<Option<Duration>> for AnswerLimit {
+    fn from(network: Option<Duration>) -> Self {
+        network.map_or(Self::Forever, Self::Network)
+    }
+}

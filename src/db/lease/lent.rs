@@ -1,0 +1,198 @@
+//! One connection on loan, and what becomes of it when it comes back.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::Instant;
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::PgTransactionManager;
+use sqlx::{Connection, PgConnection, Postgres};
+use sqlx_core::transaction::TransactionManager;
+use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use super::{Leases, RELEASE};
+use crate::db::answer::{answered, breaks_connection};
+
+/// Drops the connection itself: its socket closes, its place in the pool is free at once, and the
+/// server notices by its `client_connection_check_interval`.
+pub(super) fn discard(connection: PoolConnection<Postgres>) {
+    drop(connection.detach());
+}
+
+/// A connection in a task's hands. When a runtime ends, its tasks are dropped outside of it, and a
+/// connection of the pool's must not be.
+pub(super) struct Anchored {
+    // None only while it is dropped.
+    connection: Option<PoolConnection<Postgres>>,
+    runtime: Handle,
+}
+
+impl Anchored {
+    pub(super) fn new(connection: PoolConnection<Postgres>, runtime: &Handle) -> Self {
+        Self { connection: Some(connection), runtime: runtime.clone() }
+    }
+
+    fn into_inner(mut self) -> PoolConnection<Postgres> {
+        self.connection.take().expect(TAKEN)
+    }
+}
+
+impl Deref for Anchored {
+    type Target = PoolConnection<Postgres>;
+
+    fn deref(&self) -> &Self::Target {
+        self.connection.as_ref().expect(TAKEN)
+    }
+}
+
+impl DerefMut for Anchored {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.connection.as_mut().expect(TAKEN)
+    }
+}
+
+impl Drop for Anchored {
+    fn drop(&mut self) {
+        let _runtime = self.runtime.enter();
+        drop(self.connection.take());
+    }
+}
+
+/// What is known of a leased connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    /// Ready for the next statement.
+    Clean,
+    /// A statement was sent and its end was not seen.
+    Busy,
+    /// It failed: not to be used again.
+    Broken,
+}
+
+impl Condition {
+    fn after<T>(outcome: Result<&T, &sqlx::Error>) -> Self {
+        match outcome {
+            Err(error) if breaks_connection(error) => Self::Broken,
+            _ => Self::Clean,
+        }
+    }
+}
+
+/// A connection on loan. Dropped, it goes to the next caller.
+pub(crate) struct Lease {
+    // None only while `drop` runs.
+    connection: Option<PoolConnection<Postgres>>,
+    condition: Condition,
+    taken: Instant,
+    permit: Option<OwnedSemaphorePermit>,
+    holder: u64,
+    leases: Arc<Leases>,
+}
+
+impl Lease {
+    pub(super) fn new(
+        connection: PoolConnection<Postgres>,
+        taken: Instant,
+        permit: OwnedSemaphorePermit,
+        holder: u64,
+        leases: Arc<Leases>,
+    ) -> Self {
+        Self {
+            connection: Some(connection),
+            condition: Condition::Clean,
+            taken,
+            permit: Some(permit),
+            holder,
+            leases,
+        }
+    }
+
+    /// A statement is about to be sent.
+    pub(crate) fn begin_statement(&mut self) {
+        self.condition = Condition::Busy;
+    }
+
+    /// A statement's end was seen.
+    pub(crate) fn end_statement<T>(&mut self, outcome: Result<&T, &sqlx::Error>) {
+        self.condition = Condition::after(outcome);
+    }
+
+    /// Runs one statement, watched.
+    pub(crate) async fn run<'l, T, F>(
+        &'l mut self,
+        statement: impl FnOnce(&'l mut PgConnection) -> F,
+    ) -> Result<T, sqlx::Error>
+    where
+        F: Future<Output = Result<T, sqlx::Error>> + 'l,
+    {
+        let Self { connection, condition, leases, .. } = self;
+        *condition = Condition::Busy;
+        let connection = connection.as_deref_mut().expect(TAKEN);
+        let outcome = answered(leases.answer_timeout(), statement(connection)).await;
+        *condition = Condition::after(outcome.as_ref());
+        outcome
+    }
+
+    /// It is not to be used again.
+    pub(crate) fn condemn(&mut self) {
+        self.condition = Condition::Broken;
+    }
+
+    pub(crate) fn leases(&self) -> &Arc<Leases> {
+        &self.leases
+    }
+}
+
+const TAKEN: &str = "the connection is taken only when the lease is dropped";
+
+impl Deref for Lease {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        self.connection.as_deref().expect(TAKEN)
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.connection.as_deref_mut().expect(TAKEN)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.leases.state().holders.remove(&self.holder);
+        let Some(connection) = self.connection.take() else { return };
+        let open = PgTransactionManager::get_transaction_depth(&connection) > 0;
+        match self.condition {
+            // The connection first, then the permit: who waits for it finds the connection.
+            Condition::Clean if !open => {
+                self.leases.keep(connection, self.taken);
+                drop(self.permit.take());
+            }
+            Condition::Broken => {
+                // What broke it may have broken the others: one failure is enough.
+                self.leases.suspect_all();
+                let _runtime = self.leases.runtime.enter();
+                discard(connection);
+            }
+            Condition::Clean | Condition::Busy => {
+                let (leases, taken) = (Arc::clone(&self.leases), self.taken);
+                let permit = self.permit.take();
+                let mut connection = Anchored::new(connection, &self.leases.runtime);
+                self.leases.runtime.spawn(async move {
+                    while PgTransactionManager::get_transaction_depth(&connection) > 0 {
+                        PgTransactionManager::start_rollback(&mut connection);
+                    }
+                    match timeout(RELEASE, connection.ping()).await {
+                        Ok(Ok(())) => leases.keep(connection.into_inner(), taken),
+                        _ => discard(connection.into_inner()),
+                    }
+                    drop(permit);
+                });
+            }
+        }
+    }
+}
