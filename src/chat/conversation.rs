@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::message::{MessageId, Role};
 use crate::db::id::{debug_fields, id};
 use crate::db::page::limit_offset;
-use crate::db::{Cursor, Error, Page, PageRequest, Result, UnitOfWork, input};
+use crate::db::{Error, Page, PageRequest, Result, UnitOfWork, input};
 use crate::identity::UserId;
 use crate::repositories::repository;
 
@@ -61,13 +61,6 @@ pub struct LastMessage {
 }
 
 debug_fields!(LastMessage { id, role, created_at });
-
-/// The place before the first row of a list that runs from new to old.
-pub(crate) fn newest_first(
-    after: Option<Cursor>,
-) -> Result<(Option<DateTime<Utc>>, Option<uuid::Uuid>)> {
-    Ok(after.map(|cursor| cursor.key()).transpose()?.unzip())
-}
 
 repository!(
     /// Conversations: [`Database::conversations`](crate::Database::conversations).
@@ -150,7 +143,7 @@ impl ConversationRepository<'_> {
         page: PageRequest,
     ) -> Result<Page<Conversation>> {
         let rows = page.rows_to_fetch()?;
-        let (before, before_id) = newest_first(page.after)?;
+        let (before, before_id) = page.place()?;
         let items = sqlx::query_as!(
             Conversation,
             "select id, user_id, title, created_at, updated_at
@@ -182,7 +175,7 @@ impl ConversationRepository<'_> {
         page: PageRequest,
     ) -> Result<Page<ConversationSummary>> {
         let rows = page.rows_to_fetch()?;
-        let (before, before_id) = newest_first(page.after)?;
+        let (before, before_id) = page.place()?;
         let items = sqlx::query!(
             r#"select c.id, c.user_id, c.title, c.created_at, c.updated_at,
                       m.id as "message_id?", m.role as "role?", m.content as "content?",

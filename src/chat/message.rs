@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::conversation::{ConversationId, newest_first};
+use super::conversation::ConversationId;
 use crate::db::id::{debug_fields, id, text_enum};
 use crate::db::page::limit_offset;
 use crate::db::{Error, MAX_PAGE_SIZE, Page, PageRequest, Result, input};
@@ -273,7 +273,7 @@ impl MessageRepository<'_> {
         page: PageRequest,
     ) -> Result<Page<Message>> {
         let rows = page.rows_to_fetch()?;
-        let (after, after_id) = page.after.map(|cursor| cursor.key()).transpose()?.unzip();
+        let (after, after_id) = page.place()?;
         let items = sqlx::query_as!(
             Message,
             "select id, conversation_id, user_id, role, content, metadata, created_at
@@ -304,7 +304,7 @@ impl MessageRepository<'_> {
         page: PageRequest,
     ) -> Result<Page<Message>> {
         let rows = page.rows_to_fetch()?;
-        let (before, before_id) = newest_first(page.after)?;
+        let (before, before_id) = page.place()?;
         let items = sqlx::query_as!(
             Message,
             "select id, conversation_id, user_id, role, content, metadata, created_at

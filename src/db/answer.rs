@@ -21,14 +21,19 @@ pub(crate) fn hangs_up(error: &sqlx::Error) -> bool {
 /// "cached plan must not change result type", and other things that are not supported.
 pub(crate) const STALE_PLAN: &str = "0A000";
 
+/// Whether a SQLSTATE says that the server has ended the connection, or never had it.
+pub(crate) fn ends_connection(sqlstate: &str) -> bool {
+    sqlstate.starts_with("08")
+        || matches!(sqlstate, "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04")
+}
+
 /// Whether nothing more can come over the connection, or what it has prepared is void.
 pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(e) => {
             let code = e.code();
             let code = code.as_deref().unwrap_or_default();
-            code.starts_with("08")
-                || matches!(code, "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04")
+            ends_connection(code)
                 // The statement would fail on this connection for ever.
                 || code == STALE_PLAN
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sqlx::postgres::PgDatabaseError;
 
+use super::answer::ends_connection;
 use super::config::ConfigError;
 use super::constraint::Constraint;
 use super::migrate::MigrationError;
@@ -313,10 +314,7 @@ impl From<sqlx::Error> for Error {
                     "53300" => Self::TooManyConnections,
                     "55P03" => Self::LockTimeout,
                     "57014" => Self::StatementTimeout,
-                    "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04" => {
-                        Self::ConnectionLost(DriverError(error))
-                    }
-                    code if code.starts_with("08") => Self::ConnectionLost(DriverError(error)),
+                    code if ends_connection(code) => Self::ConnectionLost(DriverError(error)),
                     _ => Self::Database(DriverError(error)),
                 }
             }

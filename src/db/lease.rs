@@ -27,7 +27,7 @@ pub(crate) use lent::Lease;
 use lent::{Anchored, discard};
 
 /// A connection that was used within this time is handed out without a ping.
-pub(crate) const FRESH: Duration = Duration::from_secs(1);
+const FRESH: Duration = Duration::from_secs(1);
 /// How often the janitor looks.
 const TICK: Duration = Duration::from_millis(250);
 /// How long a ping may take: one round trip on any network worth using.

@@ -63,6 +63,11 @@ impl PageRequest {
         Self { size, after: Some(cursor) }
     }
 
+    /// The key of the row after which the page begins: its time and its identifier, or neither.
+    pub(crate) fn place(&self) -> Result<(Option<DateTime<Utc>>, Option<Uuid>)> {
+        Ok(self.after.as_ref().map(Cursor::key).transpose()?.unzip())
+    }
+
     /// The rows to ask for: one more than the page shows, to know whether another page follows.
     pub(crate) fn rows_to_fetch(&self) -> Result<i64> {
         input::range("size", self.size, 1, MAX_PAGE_SIZE)?;

@@ -9,7 +9,7 @@ use super::job_input::{ExtractionJobPatch, NewExtractionJob};
 use super::project::ProjectId;
 use crate::db::id::{debug_fields, id, text_enum};
 use crate::db::page::limit_offset;
-use crate::db::{Cursor, Error, Page, PageRequest, Result};
+use crate::db::{Error, Page, PageRequest, Result};
 use crate::repositories::repository;
 
 id!(
@@ -241,7 +241,7 @@ impl ExtractionJobRepository<'_> {
         page: PageRequest,
     ) -> Result<Page<ExtractionJob>> {
         let rows = page.rows_to_fetch()?;
-        let (before, before_id) = page.after.as_ref().map(Cursor::key).transpose()?.unzip();
+        let (before, before_id) = page.place()?;
         let items = sqlx::query_as!(
             ExtractionJob,
             "select id, project_id, source_url, extraction_type, status, result_data, error_message,

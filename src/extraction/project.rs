@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::db::id::{debug_fields, id};
 use crate::db::page::limit_offset;
-use crate::db::{Cursor, Error, Page, PageRequest, Patch, Result, input};
+use crate::db::{Error, Page, PageRequest, Patch, Result, input};
 use crate::identity::UserId;
 use crate::repositories::repository;
 
@@ -195,7 +195,7 @@ impl ProjectRepository<'_> {
     /// [`MAX_PAGE_SIZE`](crate::MAX_PAGE_SIZE).
     pub async fn page_by_user(self, user_id: UserId, page: PageRequest) -> Result<Page<Project>> {
         let rows = page.rows_to_fetch()?;
-        let (before, before_id) = page.after.as_ref().map(Cursor::key).transpose()?.unzip();
+        let (before, before_id) = page.place()?;
         let items = sqlx::query_as!(
             Project,
             "select id, user_id, name, description, created_at, updated_at

@@ -324,7 +324,7 @@ impl TranscriptRepository<'_> {
         page: PageRequest,
     ) -> Result<Page<TranscriptSummary>> {
         let rows = page.rows_to_fetch()?;
-        let (before, before_id) = page.after.map(|cursor| cursor.key()).transpose()?.unzip();
+        let (before, before_id) = page.place()?;
         let items = sqlx::query_as!(
             TranscriptSummary,
             r#"select id, user_id, youtube_video_id, title, channel_name, duration, created_at,

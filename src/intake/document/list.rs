@@ -68,7 +68,7 @@ impl DocumentRepository<'_> {
         page: PageRequest,
     ) -> Result<Page<Document>> {
         let rows = page.rows_to_fetch()?;
-        let (before, before_id) = page.after.map(|cursor| cursor.key()).transpose()?.unzip();
+        let (before, before_id) = page.place()?;
         let items = match status {
             None => {
                 sqlx::query_as!(
@@ -150,7 +150,7 @@ impl DocumentRepository<'_> {
     /// As [`page_documents`](Self::page_documents).
     pub async fn page_by_user(self, user_id: UserId, page: PageRequest) -> Result<Page<Document>> {
         let rows = page.rows_to_fetch()?;
-        let (before, before_id) = page.after.map(|cursor| cursor.key()).transpose()?.unzip();
+        let (before, before_id) = page.place()?;
         let items = sqlx::query_as!(
             Document,
             "select id, user_id, filename, file_hash, file_type, file_size_bytes, storage_uri,
