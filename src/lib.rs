@@ -56,4 +56,5 @@ pub use library::{
     Chunk, ChunkId, ChunkRepository, NewChunk, NewTranscript, Transcript, TranscriptId,
     TranscriptPatch, TranscriptRepository, TranscriptSummary, TranscriptWithChunkCount,
 };
+pub use repositories::{Access, ReadOnly, ReadWrite};
 pub use settings::{ConfigEntry, ConfigRepository};

@@ -65,20 +65,67 @@ repositories! {
     extraction_jobs: ExtractionJobRepository,
 }
 
+/// What a repository may do: [`ReadWrite`], unless said otherwise, or [`ReadOnly`].
+///
+/// A read-only repository has the methods that read:
+///
+/// ```
+/// # async fn example(db: chancery::Database) -> chancery::Result<()> {
+/// let users = db.users().read_only();
+/// users.get_by_email("ada@example.org").await?;
+/// # Ok(()) }
+/// ```
+///
+/// and no others; this does not compile:
+///
+/// ```compile_fail,E0599
+/// # async fn example(db: chancery::Database) -> chancery::Result<()> {
+/// let users = db.users().read_only();
+/// users.create(chancery::NewUser::new("ada@example.org")).await?;
+/// # Ok(()) }
+/// ```
+pub trait Access: sealed::Access {}
+
+/// Reads and writes.
+#[derive(Debug, Clone, Copy)]
+pub enum ReadWrite {}
+
+/// Only reads: nothing that is called changes a row.
+#[derive(Debug, Clone, Copy)]
+pub enum ReadOnly {}
+
+impl Access for ReadWrite {}
+impl Access for ReadOnly {}
+
+mod sealed {
+    pub trait Access {}
+    impl Access for super::ReadWrite {}
+    impl Access for super::ReadOnly {}
+}
+
 /// Declares a repository: a connection source with statements on it.
+///
+/// The methods that read stand in `impl<A: Access> Repository<'_, A>`, those that write in
+/// `impl Repository<'_>`.
 macro_rules! repository {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug)]
-        pub struct $name<'c> {
+        pub struct $name<'c, A = $crate::ReadWrite> {
             pub(super) conn: $crate::db::Conn<'c>,
+            access: std::marker::PhantomData<A>,
         }
 
         impl<'c> $name<'c> {
             /// On a connection source: [`Database::executor`](crate::Database::executor) or
             /// [`UnitOfWork::executor`](crate::UnitOfWork::executor).
             pub fn new(conn: $crate::db::Conn<'c>) -> Self {
-                Self { conn }
+                Self { conn, access: std::marker::PhantomData }
+            }
+
+            /// The same, without what writes.
+            pub fn read_only(self) -> $name<'c, $crate::ReadOnly> {
+                $name { conn: self.conn, access: std::marker::PhantomData }
             }
         }
     };

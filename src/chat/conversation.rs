@@ -8,7 +8,7 @@ use crate::db::id::{debug_fields, id};
 use crate::db::page::limit_offset;
 use crate::db::{Error, Page, PageRequest, Result, UnitOfWork, input};
 use crate::identity::UserId;
-use crate::repositories::repository;
+use crate::repositories::{Access, repository};
 
 id!(
     /// Identifies a [`Conversation`].
@@ -87,7 +87,9 @@ impl ConversationRepository<'_> {
         .fetch_one(self.conn)
         .await?)
     }
+}
 
+impl<A: Access> ConversationRepository<'_, A> {
     /// The conversation with this identifier.
     pub async fn get_by_id(self, id: ConversationId) -> Result<Option<Conversation>> {
         Ok(sqlx::query_as!(
@@ -241,7 +243,9 @@ impl ConversationRepository<'_> {
         .fetch_all(self.conn)
         .await?)
     }
+}
 
+impl ConversationRepository<'_> {
     /// Gives a conversation another title, or none.
     ///
     /// # Errors

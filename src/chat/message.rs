@@ -10,7 +10,7 @@ use crate::db::id::{debug_fields, id, text_enum};
 use crate::db::page::limit_offset;
 use crate::db::{Error, MAX_PAGE_SIZE, Page, PageRequest, Result, input};
 use crate::identity::UserId;
-use crate::repositories::repository;
+use crate::repositories::{Access, repository};
 
 id!(
     /// Identifies a [`Message`].
@@ -196,7 +196,9 @@ impl MessageRepository<'_> {
         input::sort_as(&ids, &mut rows, |message| message.id.as_uuid());
         Ok(rows)
     }
+}
 
+impl<A: Access> MessageRepository<'_, A> {
     /// The message with this identifier.
     pub async fn get_by_id(self, id: MessageId) -> Result<Option<Message>> {
         Ok(sqlx::query_as!(
@@ -367,7 +369,9 @@ impl MessageRepository<'_> {
         .fetch_one(self.conn)
         .await?)
     }
+}
 
+impl MessageRepository<'_> {
     /// Changes what a message says and what was noted about it; where and when it stands stays.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use crate::db::id::{debug_fields, id, text_enum};
 use crate::db::page::limit_offset;
 use crate::db::{Error, Patch, Reason, Result, input};
 use crate::identity::UserId;
-use crate::repositories::repository;
+use crate::repositories::{Access, repository};
 
 id!(
     /// Identifies a [`Template`].
@@ -176,7 +176,9 @@ impl TemplateRepository<'_> {
         .fetch_one(self.conn)
         .await?)
     }
+}
 
+impl<A: Access> TemplateRepository<'_, A> {
     /// The template with this identifier.
     pub async fn get_by_id(self, id: TemplateId) -> Result<Option<Template>> {
         Ok(sqlx::query_as!(
@@ -281,7 +283,9 @@ impl TemplateRepository<'_> {
         .fetch_all(self.conn)
         .await?)
     }
+}
 
+impl TemplateRepository<'_> {
     /// Changes what the patch names.
     ///
     /// # Errors

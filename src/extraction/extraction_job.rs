@@ -10,7 +10,7 @@ use super::project::ProjectId;
 use crate::db::id::{debug_fields, id, text_enum};
 use crate::db::page::limit_offset;
 use crate::db::{Error, Page, PageRequest, Result};
-use crate::repositories::repository;
+use crate::repositories::{Access, repository};
 
 id!(
     /// Identifies an [`ExtractionJob`].
@@ -182,7 +182,9 @@ impl ExtractionJobRepository<'_> {
         rows.sort_unstable_by_key(|job| job.id);
         Ok(rows)
     }
+}
 
+impl<A: Access> ExtractionJobRepository<'_, A> {
     /// The job with this identifier.
     pub async fn get_by_id(self, id: ExtractionJobId) -> Result<Option<ExtractionJob>> {
         Ok(sqlx::query_as!(
@@ -317,7 +319,9 @@ impl ExtractionJobRepository<'_> {
         .fetch_one(self.conn)
         .await?)
     }
+}
 
+impl ExtractionJobRepository<'_> {
     /// Changes by hand what the patch names.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use crate::db::id::{debug_fields, id};
 use crate::db::page::limit_offset;
 use crate::db::{Error, Page, PageRequest, Patch, Result, input};
 use crate::identity::UserId;
-use crate::repositories::repository;
+use crate::repositories::{Access, repository};
 
 id!(
     /// Identifies a [`Project`].
@@ -124,7 +124,9 @@ impl ProjectRepository<'_> {
         .fetch_one(self.conn)
         .await?)
     }
+}
 
+impl<A: Access> ProjectRepository<'_, A> {
     /// The project with this identifier.
     pub async fn get_by_id(self, id: ProjectId) -> Result<Option<Project>> {
         Ok(sqlx::query_as!(
@@ -221,7 +223,9 @@ impl ProjectRepository<'_> {
             .fetch_one(self.conn)
             .await?)
     }
+}
 
+impl ProjectRepository<'_> {
     /// Changes what the patch names.
     ///
     /// # Errors

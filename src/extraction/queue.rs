@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::extraction_job::{ExtractionJob, ExtractionJobId, ExtractionJobRepository, JobStatus};
 use super::project::ProjectId;
 use crate::db::{Error, MAX_PAGE_SIZE, Reason, Result, input};
+use crate::repositories::Access;
 
 /// The right to work on a job, for as long as nobody else has it.
 ///
@@ -181,7 +182,9 @@ impl ExtractionJobRepository<'_> {
             }
         }
     }
+}
 
+impl<A: Access> ExtractionJobRepository<'_, A> {
     /// How long until the next job can be taken: zero when one is due, none when none waits and no
     /// lease runs. A worker need not look earlier, unless it is woken.
     pub async fn next_due_in(self) -> Result<Option<Duration>> {
@@ -197,7 +200,9 @@ impl ExtractionJobRepository<'_> {
         .await?;
         Ok(seconds.map(|s| Duration::try_from_secs_f64(s).unwrap_or(Duration::MAX)))
     }
+}
 
+impl ExtractionJobRepository<'_> {
     /// Has a lease end `lease` from now, unless it ends later anyway.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use super::user::UserId;
 use crate::db::id::{debug_fields, id};
 use crate::db::page::limit_offset;
 use crate::db::{Result, input};
-use crate::repositories::repository;
+use crate::repositories::{Access, repository};
 
 id!(
     /// Identifies a [`Session`].
@@ -98,7 +98,9 @@ impl SessionRepository<'_> {
         .fetch_one(self.conn)
         .await?)
     }
+}
 
+impl<A: Access> SessionRepository<'_, A> {
     /// The session with this identifier, expired or not.
     pub async fn get_by_id(self, id: SessionId) -> Result<Option<Session>> {
         Ok(sqlx::query_as!(
@@ -122,7 +124,9 @@ impl SessionRepository<'_> {
         .fetch_optional(self.conn)
         .await?)
     }
+}
 
+impl SessionRepository<'_> {
     /// Sliding expiry: finds the session that this token opens and has it end `lifetime` from now,
     /// unless it ends later anyway. None when it has expired.
     ///
@@ -147,7 +151,9 @@ impl SessionRepository<'_> {
         .fetch_optional(self.conn)
         .await?)
     }
+}
 
+impl<A: Access> SessionRepository<'_, A> {
     /// A user's sessions that have not expired, newest first.
     ///
     /// # Errors
@@ -175,7 +181,9 @@ impl SessionRepository<'_> {
         .fetch_all(self.conn)
         .await?)
     }
+}
 
+impl SessionRepository<'_> {
     /// Ends a session. Says whether there was one.
     pub async fn delete(self, id: SessionId) -> Result<bool> {
         let done = sqlx::query!("delete from sessions where id = $1", id.as_uuid())

@@ -9,7 +9,7 @@ use super::user_preferences::{
 };
 use crate::db::id::{debug_fields, id};
 use crate::db::{Error, Patch, Result, input};
-use crate::repositories::repository;
+use crate::repositories::{Access, repository};
 
 id!(
     /// Identifies a [`User`].
@@ -269,7 +269,9 @@ impl UserRepository<'_> {
         };
         Ok((user, preferences))
     }
+}
 
+impl<A: Access> UserRepository<'_, A> {
     /// The account with this identifier.
     pub async fn get_by_id(self, id: UserId) -> Result<Option<User>> {
         Ok(sqlx::query_as!(
@@ -301,7 +303,9 @@ impl UserRepository<'_> {
         .fetch_optional(self.conn)
         .await?)
     }
+}
 
+impl UserRepository<'_> {
     /// Changes what the patch names.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::user::UserId;
 use crate::db::id::{id, text_enum};
 use crate::db::{Patch, Result};
-use crate::repositories::repository;
+use crate::repositories::{Access, repository};
 
 id!(
     /// Identifies a row of [`UserPreferences`].
@@ -123,7 +123,9 @@ impl UserPreferencesRepository<'_> {
         .fetch_one(self.conn)
         .await?)
     }
+}
 
+impl<A: Access> UserPreferencesRepository<'_, A> {
     /// A user's preferences; none when the account was made without.
     pub async fn get_by_user(self, user_id: UserId) -> Result<Option<UserPreferences>> {
         Ok(sqlx::query_as!(
@@ -137,7 +139,9 @@ impl UserPreferencesRepository<'_> {
         .fetch_optional(self.conn)
         .await?)
     }
+}
 
+impl UserPreferencesRepository<'_> {
     /// Changes what the patch names. A user without preferences gets the defaults with the patch on
     /// top, so a settings page needs no case of its own for old accounts.
     ///

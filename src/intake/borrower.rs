@@ -14,7 +14,7 @@ use super::source_reference::{SourceReference, SourceRow};
 use crate::db::id::{debug_fields, id};
 use crate::db::{Error, Reason, Result};
 use crate::identity::UserId;
-use crate::repositories::repository;
+use crate::repositories::{Access, repository};
 
 mod list;
 mod new;
@@ -350,7 +350,9 @@ impl BorrowerRepository<'_> {
         .await?;
         Ok(())
     }
+}
 
+impl<A: Access> BorrowerRepository<'_, A> {
     /// The borrower with this identifier.
     pub async fn get_by_id(self, id: BorrowerId) -> Result<Option<Borrower>> {
         Ok(sqlx::query_as!(
@@ -391,7 +393,9 @@ impl BorrowerRepository<'_> {
         .await?;
         Ok(row.map(BorrowerWithRecords::from))
     }
+}
 
+impl BorrowerRepository<'_> {
     /// Deletes a borrower with all records. Says whether there was one.
     pub async fn delete(self, id: BorrowerId) -> Result<bool> {
         let done = sqlx::query!("delete from borrowers where id = $1", id.as_uuid())

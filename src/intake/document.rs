@@ -7,7 +7,7 @@ use super::file_hash::FileHash;
 use crate::db::id::{debug_fields, id, text_enum};
 use crate::db::{Error, Result, input};
 use crate::identity::UserId;
-use crate::repositories::repository;
+use crate::repositories::{Access, repository};
 
 mod claim;
 mod list;
@@ -271,7 +271,9 @@ impl DocumentRepository<'_> {
         .await?;
         Ok(StoredDocument { created: document.id == id, document })
     }
+}
 
+impl<A: Access> DocumentRepository<'_, A> {
     /// The document with this identifier.
     pub async fn get_by_id(self, id: DocumentId) -> Result<Option<Document>> {
         Ok(sqlx::query_as!(
@@ -301,7 +303,9 @@ impl DocumentRepository<'_> {
         .fetch_optional(self.conn)
         .await?)
     }
+}
 
+impl DocumentRepository<'_> {
     /// Sets the status, whatever it was, and ends a worker's claim: it can't complete the document
     /// any more. A worker that has a claim calls [`complete`](Self::complete) or
     /// [`fail`](Self::fail) instead.
@@ -349,7 +353,9 @@ impl DocumentRepository<'_> {
         .await?
         .ok_or(Error::NotFound("document"))
     }
+}
 
+impl<A: Access> DocumentRepository<'_, A> {
     /// How many documents there are, or how many of one status.
     pub async fn count(self, status: Option<DocumentStatus>) -> Result<i64> {
         Ok(match status {
@@ -368,7 +374,9 @@ impl DocumentRepository<'_> {
             }
         })
     }
+}
 
+impl DocumentRepository<'_> {
     /// Deletes a document, with its source references and the borrowers that are known only from it.
     /// Says whether there was one.
     ///

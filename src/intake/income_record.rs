@@ -9,7 +9,7 @@ use super::borrower::BorrowerId;
 use crate::db::id::{debug_fields, id};
 use crate::db::page::limit_offset;
 use crate::db::{Result, input};
-use crate::repositories::repository;
+use crate::repositories::{Access, repository};
 
 id!(
     /// Identifies an [`IncomeRecord`].
@@ -150,7 +150,7 @@ repository!(
     IncomeRecordRepository
 );
 
-impl IncomeRecordRepository<'_> {
+impl<A: Access> IncomeRecordRepository<'_, A> {
     /// A borrower's incomes, latest year first, then in the order in which they were stored.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use super::document::DocumentId;
 use crate::db::id::{debug_fields, id};
 use crate::db::page::limit_offset;
 use crate::db::{Result, input};
-use crate::repositories::repository;
+use crate::repositories::{Access, repository};
 
 id!(
     /// Identifies a [`SourceReference`].
@@ -161,7 +161,7 @@ repository!(
     SourceReferenceRepository
 );
 
-impl SourceReferenceRepository<'_> {
+impl<A: Access> SourceReferenceRepository<'_, A> {
     /// What was read out of a document, by page.
     ///
     /// # Errors

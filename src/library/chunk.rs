@@ -9,7 +9,7 @@ use crate::db::id::{debug_fields, id};
 use crate::db::page::limit_offset;
 use crate::db::{Result, input};
 use crate::identity::UserId;
-use crate::repositories::repository;
+use crate::repositories::{Access, repository};
 
 id!(
     /// Identifies a [`Chunk`]; also what a vector store is given as the point's identifier.
@@ -145,7 +145,9 @@ impl ChunkRepository<'_> {
         input::sort_as(&ids, &mut rows, |chunk| chunk.id.as_uuid());
         Ok(rows)
     }
+}
 
+impl<A: Access> ChunkRepository<'_, A> {
     /// The chunk with this identifier.
     pub async fn get_by_id(self, id: ChunkId) -> Result<Option<Chunk>> {
         Ok(sqlx::query_as!(
@@ -246,7 +248,9 @@ impl ChunkRepository<'_> {
         .fetch_one(self.conn)
         .await?)
     }
+}
 
+impl ChunkRepository<'_> {
     /// Deletes a chunk. Says whether there was one.
     pub async fn delete(self, id: ChunkId) -> Result<bool> {
         let done = sqlx::query!("delete from chunks where id = $1", id.as_uuid())

@@ -8,7 +8,7 @@ use crate::db::id::{debug_fields, id};
 use crate::db::page::limit_offset;
 use crate::db::{Error, Page, PageRequest, Patch, Result, input};
 use crate::identity::UserId;
-use crate::repositories::repository;
+use crate::repositories::{Access, repository};
 
 id!(
     /// Identifies a [`Transcript`].
@@ -214,7 +214,9 @@ impl TranscriptRepository<'_> {
         .fetch_one(self.conn)
         .await?)
     }
+}
 
+impl<A: Access> TranscriptRepository<'_, A> {
     /// The transcript with this identifier.
     pub async fn get_by_id(self, id: TranscriptId) -> Result<Option<Transcript>> {
         Ok(sqlx::query_as!(
@@ -404,7 +406,9 @@ impl TranscriptRepository<'_> {
         .fetch_all(self.conn)
         .await?)
     }
+}
 
+impl TranscriptRepository<'_> {
     /// Changes what the patch names.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::db::id::debug_fields;
 use crate::db::page::limit_offset;
 use crate::db::{Result, input};
-use crate::repositories::repository;
+use crate::repositories::{Access, repository};
 
 /// A setting.
 #[derive(Clone, PartialEq, Serialize, sqlx::FromRow)]
@@ -30,7 +30,7 @@ repository!(
     ConfigRepository
 );
 
-impl ConfigRepository<'_> {
+impl<A: Access> ConfigRepository<'_, A> {
     /// A setting's value. A key that can't be stored is not looked for.
     pub async fn get_value(self, key: &str) -> Result<Option<Value>> {
         if !input::could_be_stored(key, 100) {
@@ -54,7 +54,9 @@ impl ConfigRepository<'_> {
         .fetch_optional(self.conn)
         .await?)
     }
+}
 
+impl ConfigRepository<'_> {
     /// Sets a value, whether or not there was one. Without a description the old one stays.
     ///
     /// # Errors
@@ -85,7 +87,9 @@ impl ConfigRepository<'_> {
         .fetch_one(self.conn)
         .await?)
     }
+}
 
+impl<A: Access> ConfigRepository<'_, A> {
     /// All settings, by key.
     ///
     /// # Errors
@@ -106,7 +110,9 @@ impl ConfigRepository<'_> {
         .fetch_all(self.conn)
         .await?)
     }
+}
 
+impl ConfigRepository<'_> {
     /// Removes a setting. Says whether there was one.
     pub async fn delete(self, key: &str) -> Result<bool> {
         if !input::could_be_stored(key, 100) {

@@ -5,8 +5,9 @@ use crate::db::page::limit_offset;
 use crate::db::{Error, Reason, Result, input};
 use crate::identity::UserId;
 use crate::intake::DocumentId;
+use crate::repositories::Access;
 
-impl BorrowerRepository<'_> {
+impl<A: Access> BorrowerRepository<'_, A> {
     /// A user's borrowers, newest first.
     ///
     /// # Errors

@@ -4,8 +4,9 @@ use super::{Document, DocumentRepository, DocumentStatus};
 use crate::db::page::limit_offset;
 use crate::db::{Page, PageRequest, Result};
 use crate::identity::UserId;
+use crate::repositories::Access;
 
-impl DocumentRepository<'_> {
+impl<A: Access> DocumentRepository<'_, A> {
     /// All documents, or those of one status, newest first. For long lists use
     /// [`page_documents`](Self::page_documents): an offset reads what it skips.
     ///
