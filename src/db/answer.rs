@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::postgres::PgDatabaseError;
 use tokio::time::timeout;
 
 use super::error::Error;
@@ -18,8 +19,21 @@ pub(crate) fn hangs_up(error: &sqlx::Error) -> bool {
     }
 }
 
-/// "cached plan must not change result type", and other things that are not supported.
-pub(crate) const STALE_PLAN: &str = "0A000";
+/// Whether the server refused to bind a prepared statement because what it returns has another type
+/// by now: "cached plan must not change result type". Nothing of it has run then.
+///
+/// Its SQLSTATE says no more than "not supported"; the routine that reports it does, in every
+/// language. Context of more than one line means that SQL inside of a function executed what SQL had
+/// prepared: a procedure may have committed something before. (One line is there at most otherwise:
+/// the parameters, when the server is set to tell them.)
+pub(crate) fn is_stale_plan(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    error.try_downcast_ref::<PgDatabaseError>().is_some_and(|e| {
+        e.code() == "0A000"
+            && e.routine() == Some("RevalidateCachedQuery")
+            && e.r#where().is_none_or(|context| context.lines().count() < 2)
+    })
+}
 
 /// Whether a SQLSTATE says that the server has ended the connection, or never had it.
 pub(crate) fn ends_connection(sqlstate: &str) -> bool {
@@ -27,16 +41,10 @@ pub(crate) fn ends_connection(sqlstate: &str) -> bool {
         || matches!(sqlstate, "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" | "25P04")
 }
 
-/// Whether nothing more can come over the connection, or what it has prepared is void.
+/// Whether nothing more can come over the connection.
 pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Database(e) => {
-            let code = e.code();
-            let code = code.as_deref().unwrap_or_default();
-            ends_connection(code)
-                // The statement would fail on this connection for ever.
-                || code == STALE_PLAN
-        }
+        sqlx::Error::Database(e) => ends_connection(e.code().as_deref().unwrap_or_default()),
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::Protocol(_)

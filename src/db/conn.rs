@@ -10,9 +10,9 @@ use futures_util::{FutureExt, TryStreamExt};
 use sqlx::postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Execute, Executor, PgConnection, Postgres, SqlStr};
 
-use super::answer::{AnswerLimit, STALE_PLAN, answered, breaks_connection};
+use super::answer::{AnswerLimit, answered, breaks_connection, is_stale_plan};
 use super::error::Error;
-use super::lease::Leases;
+use super::lease::{Lease, Leases};
 use super::transaction_state::{Standing, TransactionState};
 
 /// The connection source of a repository: the pool (each statement commits by itself) or a unit of
@@ -97,13 +97,15 @@ pub(crate) async fn roll_back_abandoned(
     Ok(())
 }
 
-/// A statement, ready to be sent once more if its connection breaks.
+/// A statement, ready to be sent once more.
 struct Statement {
     sql: SqlStr,
     arguments: Option<PgArguments>,
     persistent: bool,
+    /// How often it may be sent again when its connection breaks.
     repeats: u8,
-    stale_plans: u32,
+    /// Whether it may be sent again when its plan turns out to be stale.
+    replan: bool,
 }
 
 /// How often a read is repeated: once for a connection that died unnoticed, once more for a server
@@ -120,14 +122,17 @@ impl Statement {
         let sql = query.sql();
         let repeats =
             if pooled.repeat_reads && sql.as_str().starts_with("select") { REPEATS } else { 0 };
-        let stale_plans = pooled.leases.pool.options().get_max_connections();
-        Ok(Self { sql, arguments, persistent, repeats, stale_plans })
+        // Without arguments it is sent as it stands, perhaps as several: nothing is planned ahead.
+        let replan = arguments.is_some();
+        Ok(Self { sql, arguments, persistent, repeats, replan })
     }
 
+    /// The arguments are copied while it may have to be sent again: that anything is stale shows only
+    /// when the server has them, and the driver does not give them back. Measured: two allocations.
     fn attempt(&mut self) -> Attempt {
         Attempt {
             sql: self.sql.clone(),
-            arguments: if self.repeats > 0 {
+            arguments: if self.repeats > 0 || self.replan {
                 self.arguments.clone()
             } else {
                 self.arguments.take()
@@ -136,20 +141,26 @@ impl Statement {
         }
     }
 
-    /// Whether to send it again after this error.
-    fn again(&mut self, error: &sqlx::Error) -> bool {
+    /// Whether to send it again after this error, and where.
+    fn again(&mut self, error: &sqlx::Error) -> Option<Again> {
+        if is_stale_plan(error) {
+            // The server has run nothing of it, so it may be one that writes.
+            return std::mem::take(&mut self.replan).then_some(Again::Here);
+        }
         if self.repeats == 0 || !breaks_connection(error) {
-            return false;
+            return None;
         }
-        // Each time costs the connection, and a new one has no plan yet: that ends.
-        let stale = error.as_database_error().and_then(|e| e.code());
-        if stale.as_deref() == Some(STALE_PLAN) && self.stale_plans > 0 {
-            self.stale_plans -= 1;
-        } else {
-            self.repeats -= 1;
-        }
-        true
+        self.repeats -= 1;
+        Some(Again::Elsewhere)
     }
+}
+
+/// Where a statement is sent once more.
+enum Again {
+    /// On the same connection, after it has forgotten what was prepared on it.
+    Here,
+    /// On another one.
+    Elsewhere,
 }
 
 struct Attempt {
@@ -184,14 +195,34 @@ impl Pooled<'_> {
         query: impl Execute<'q, Postgres>,
     ) -> Result<Option<PgRow>, sqlx::Error> {
         let mut statement = Statement::new(query, self)?;
+        let mut lease = self.acquire().await?;
         loop {
-            let mut lease = self.leases.acquire(self.place).await.map_err(Error::into_carrier)?;
             let outcome = lease.run(|conn| conn.fetch_optional(statement.attempt())).await;
             match outcome {
-                Err(error) if statement.again(&error) => self.leases.suspect_all(),
-                outcome => return outcome,
+                Err(error) => lease = self.again(lease, &mut statement, error).await?,
+                row => return row,
             }
         }
+    }
+
+    async fn acquire(self) -> Result<Lease, sqlx::Error> {
+        self.leases.acquire(self.place).await.map_err(Error::into_carrier)
+    }
+
+    /// The connection on which a statement that failed is sent again, or its error.
+    async fn again(
+        self,
+        mut lease: Lease,
+        statement: &mut Statement,
+        error: sqlx::Error,
+    ) -> Result<Lease, sqlx::Error> {
+        match statement.again(&error) {
+            None => return Err(error),
+            Some(Again::Here) if lease.forget_statements().await.is_ok() => return Ok(lease),
+            Some(Again::Here | Again::Elsewhere) => self.leases.suspect_all(),
+        }
+        drop(lease);
+        self.acquire().await
     }
 
     async fn prepare(
@@ -199,7 +230,7 @@ impl Pooled<'_> {
         sql: SqlStr,
         parameters: &[PgTypeInfo],
     ) -> Result<PgStatement, sqlx::Error> {
-        let mut lease = self.leases.acquire(self.place).await.map_err(Error::into_carrier)?;
+        let mut lease = self.acquire().await?;
         lease.run(|conn| conn.prepare_with(sql, parameters)).await
     }
 }
@@ -217,9 +248,8 @@ impl<'c> Executor<'c> for Conn<'c> {
                 let mut statement = Statement::new(query, pooled)?;
                 let answer = pooled.leases.answer_timeout();
                 let mut begun = false;
+                let mut lease = pooled.acquire().await?;
                 loop {
-                    let acquired = pooled.leases.acquire(pooled.place).await;
-                    let mut lease = acquired.map_err(Error::into_carrier)?;
                     lease.begin_statement();
                     let mut steps = (*lease).fetch_many(statement.attempt());
                     let ended = loop {
@@ -235,8 +265,8 @@ impl<'c> Executor<'c> for Conn<'c> {
                     drop(steps);
                     lease.end_statement(ended.as_ref());
                     match ended {
-                        Err(error) if !begun && statement.again(&error) => {
-                            pooled.leases.suspect_all();
+                        Err(error) if !begun => {
+                            lease = pooled.again(lease, &mut statement, error).await?;
                         }
                         ended => break ended?,
                     }
@@ -311,8 +341,7 @@ impl<'c> Executor<'c> for Conn<'c> {
     {
         match self.0 {
             Source::Pool(pooled) => async move {
-                let acquired = pooled.leases.acquire(pooled.place).await;
-                let mut lease = acquired.map_err(Error::into_carrier)?;
+                let mut lease = pooled.acquire().await?;
                 lease.run(|conn| conn.describe(sql)).await
             }
             .boxed(),

@@ -24,7 +24,7 @@ use super::unit_of_work::finished;
 mod lent;
 
 pub(crate) use lent::Lease;
-use lent::{Anchored, discard};
+use lent::{Anchored, discard, made_ready};
 
 /// A connection that was used within this time is handed out without a ping.
 const FRESH: Duration = Duration::from_secs(1);
@@ -84,7 +84,10 @@ struct Warm {
     connection: PoolConnection<Postgres>,
     taken: Instant,
     idle_since: Instant,
+    /// Whether it may be dead.
     suspect: bool,
+    /// Whether what is prepared on it may no longer fit the schema.
+    stale: bool,
 }
 
 /// Who holds a connection.
@@ -183,9 +186,11 @@ impl Leases {
         if let Some(mut warm) = warm {
             if warm.taken.elapsed() > self.options.keep {
                 self.return_to_pool(Anchored::new(warm.connection, &self.runtime)).await;
-            } else if !self.options.pre_ping && !warm.suspect {
+            } else if !(self.options.pre_ping || warm.suspect || warm.stale) {
                 return Ok((warm.connection, warm.taken));
-            } else if let Ok(Ok(())) = timeout(PING, warm.connection.ping()).await {
+            } else if let Ok(Ok(())) =
+                timeout(PING, made_ready(&mut warm.connection, warm.stale)).await
+            {
                 return Ok((warm.connection, warm.taken));
             } else {
                 discard(warm.connection);
@@ -273,6 +278,14 @@ impl Leases {
         }
     }
 
+    /// Has all warm connections forget what is prepared on them before their next use: the schema has
+    /// changed.
+    pub(crate) fn stale_all(&self) {
+        for warm in &mut self.state().warm {
+            warm.stale = true;
+        }
+    }
+
     /// Gives all warm connections back to the pool, so that it can be closed.
     pub(crate) fn release_warm(&self) {
         let warm = std::mem::take(&mut self.state().warm);
@@ -291,7 +304,8 @@ impl Leases {
         if self.pool.is_closed() || taken.elapsed() > self.options.keep {
             return self.spawn_return(connection);
         }
-        let warm = Warm { connection, taken, idle_since: Instant::now(), suspect: false };
+        let warm =
+            Warm { connection, taken, idle_since: Instant::now(), suspect: false, stale: false };
         let mut state = self.state();
         state.warm.push_back(warm);
         self.ensure_janitor(&mut state);
@@ -389,6 +403,8 @@ impl Drop for Leases {
 
 impl Warm {
     fn is_fresh(&self, keep: Duration) -> bool {
-        !self.suspect && self.idle_since.elapsed() < FRESH && self.taken.elapsed() <= keep
+        !(self.suspect || self.stale)
+            && self.idle_since.elapsed() < FRESH
+            && self.taken.elapsed() <= keep
     }
 }

@@ -107,10 +107,11 @@ impl Database {
     /// Runs `body` in a unit of work: committed when it returns `Ok`, rolled back when it returns
     /// `Err`, panics or is dropped.
     ///
-    /// When the database reports a serialization failure or a deadlock, all of it runs again: at
-    /// most [`max_attempts`](TransactionOptions::max_attempts) times, with random pauses that grow
-    /// from 5 ms to 500 ms. That is why the body must be `Clone` (it can't capture a `&mut`), and
-    /// why it should do nothing outside of the database that must happen only once.
+    /// When the database reports a serialization failure or a deadlock, or that a prepared statement no
+    /// longer fits a schema that was changed meanwhile, all of it runs again: at most
+    /// [`max_attempts`](TransactionOptions::max_attempts) times, with random pauses that grow from 5 ms
+    /// to 500 ms. That is why the body must be `Clone` (it can't capture a `&mut`), and why it should do
+    /// nothing outside of the database that must happen only once.
     ///
     /// The body should use `uow` alone. What it asks of the database itself takes a second connection,
     /// which is served when one is free and else refused with [`Error::WouldDeadlock`], not waited

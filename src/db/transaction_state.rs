@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 
-use super::answer::breaks_connection;
+use super::answer::{breaks_connection, is_stale_plan};
 
 /// How a transaction stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,7 @@ pub(crate) struct TransactionState {
     standing: AtomicU8,
     retryable: AtomicBool,
     unfit: AtomicBool,
+    stale: AtomicBool,
     /// Savepoints that were dropped and whose rollback has still to be sent.
     abandoned: AtomicU32,
 }
@@ -73,7 +74,11 @@ impl TransactionState {
         }
         if let sqlx::Error::Database(e) = error {
             self.set(Standing::Failed);
-            if matches!(e.code().as_deref(), Some("40001" | "40P01")) {
+            let stale = is_stale_plan(error);
+            if stale {
+                self.stale.store(true, Relaxed);
+            }
+            if stale || matches!(e.code().as_deref(), Some("40001" | "40P01")) {
                 self.retryable.store(true, Relaxed);
             }
         }
@@ -85,10 +90,14 @@ impl TransactionState {
         self.retryable.load(Relaxed)
     }
 
-    /// Whether the connection must not be used again after the transaction: it broke, or a statement
-    /// would fail on it for ever.
+    /// Whether the connection must not be used again after the transaction: it broke.
     pub(crate) fn is_unfit(&self) -> bool {
         self.unfit.load(Relaxed)
+    }
+
+    /// Whether what is prepared on the connection no longer fits the schema.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale.load(Relaxed)
     }
 
     /// The work since the last savepoint was undone, and with it what was wrong.

@@ -278,6 +278,9 @@ impl Drop for UnitOfWork {
         if self.state.is_unfit() {
             self.lease.condemn();
         }
+        if self.state.is_stale() {
+            self.lease.mark_stale();
+        }
     }
 }
 

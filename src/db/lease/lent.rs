@@ -21,6 +21,14 @@ pub(super) fn discard(connection: PoolConnection<Postgres>) {
     drop(connection.detach());
 }
 
+/// Waits until a connection answers, and has it forget what is prepared on it if that is stale.
+pub(super) async fn made_ready(
+    connection: &mut PgConnection,
+    stale: bool,
+) -> Result<(), sqlx::Error> {
+    if stale { connection.clear_cached_statements().await } else { connection.ping().await }
+}
+
 /// A connection in a task's hands. When a runtime ends, its tasks are dropped outside of it, and a
 /// connection of the pool's must not be.
 pub(super) struct Anchored {
@@ -85,6 +93,8 @@ pub(crate) struct Lease {
     // None only while `drop` runs.
     connection: Option<PoolConnection<Postgres>>,
     condition: Condition,
+    /// Whether what is prepared on it no longer fits the schema.
+    stale: bool,
     taken: Instant,
     permit: Option<OwnedSemaphorePermit>,
     holder: u64,
@@ -102,6 +112,7 @@ impl Lease {
         Self {
             connection: Some(connection),
             condition: Condition::Clean,
+            stale: false,
             taken,
             permit: Some(permit),
             holder,
@@ -140,6 +151,17 @@ impl Lease {
         self.condition = Condition::Broken;
     }
 
+    /// What is prepared on it no longer fits the schema: it is forgotten when it comes back.
+    pub(crate) fn mark_stale(&mut self) {
+        self.stale = true;
+    }
+
+    /// Drops what is prepared on it, in one round trip.
+    pub(crate) async fn forget_statements(&mut self) -> Result<(), sqlx::Error> {
+        self.leases.stale_all();
+        self.run(|conn| conn.clear_cached_statements()).await
+    }
+
     pub(crate) fn leases(&self) -> &Arc<Leases> {
         &self.leases
     }
@@ -168,7 +190,7 @@ impl Drop for Lease {
         let open = PgTransactionManager::get_transaction_depth(&connection) > 0;
         match self.condition {
             // The connection first, then the permit: who waits for it finds the connection.
-            Condition::Clean if !open => {
+            Condition::Clean if !open && !self.stale => {
                 self.leases.keep(connection, self.taken);
                 drop(self.permit.take());
             }
@@ -179,14 +201,17 @@ impl Drop for Lease {
                 discard(connection);
             }
             Condition::Clean | Condition::Busy => {
-                let (leases, taken) = (Arc::clone(&self.leases), self.taken);
+                let (leases, taken, stale) = (Arc::clone(&self.leases), self.taken, self.stale);
+                if stale {
+                    leases.stale_all();
+                }
                 let permit = self.permit.take();
                 let mut connection = Anchored::new(connection, &self.leases.runtime);
                 self.leases.runtime.spawn(async move {
                     while PgTransactionManager::get_transaction_depth(&connection) > 0 {
                         PgTransactionManager::start_rollback(&mut connection);
                     }
-                    match timeout(RELEASE, connection.ping()).await {
+                    match timeout(RELEASE, made_ready(&mut connection, stale)).await {
                         Ok(Ok(())) => leases.keep(connection.into_inner(), taken),
                         _ => discard(connection.into_inner()),
                     }

@@ -23,7 +23,7 @@ async fn on_each(db: &Database, run: impl AsyncFn(&mut UnitOfWork) -> bool) -> u
 }
 
 #[sqlx::test(migrator = "chancery::MIGRATOR")]
-async fn a_changed_column_type_costs_reads_nothing_and_others_one_failure_a_connection(
+async fn a_changed_column_type_costs_nothing_but_a_unit_of_work_by_hand_once_a_connection(
     pool: PgPool,
 ) {
     let db = connect(config(&pool).pool_size(SIZE).max_overflow(0)).await;
@@ -35,15 +35,19 @@ async fn a_changed_column_type_costs_reads_nothing_and_others_one_failure_a_conn
         "alter table sessions alter token_hash type text",
         "alter table sessions alter token_hash type varchar(300)",
     ];
-    let (mut reads, mut writes, mut units) = (0, 0, 0);
+    let back = "alter table sessions alter token_hash type varchar(255)";
+    let (mut reads, mut writes, mut own, mut units, mut bodies) = (0, 0, 0, 0, 0);
+    let read = async |uow: &mut UnitOfWork| uow.sessions().get_by_token(&token).await.is_ok();
     for change in changes {
         open_all(&db).await;
         for _ in 0..SIZE {
             db.sessions().get_by_token(&token).await.unwrap();
+            db.sessions().list_by_user(user.id, 1, 0).await.unwrap();
         }
         sqlx::query(change).execute(&pool).await.unwrap();
-        for _ in 0..40 {
+        for _ in 0..20 {
             reads += u32::from(db.sessions().get_by_token(&token).await.is_err());
+            reads += u32::from(db.sessions().list_by_user(user.id, 1, 0).await.is_err());
         }
 
         // Writes that return the column.
@@ -51,26 +55,79 @@ async fn a_changed_column_type_costs_reads_nothing_and_others_one_failure_a_conn
         for _ in 0..SIZE {
             db.sessions().extend(&token, hour).await.unwrap();
         }
-        let back = "alter table sessions alter token_hash type varchar(255)";
         sqlx::query(back).execute(&pool).await.unwrap();
         for _ in 0..40 {
             writes += u32::from(db.sessions().extend(&token, hour).await.is_err());
         }
-        assert!(writes <= SIZE * changes.len() as u32, "{writes} writes failed");
 
-        // Units of work, whose connections have to be replaced as well.
-        let read = async |uow: &mut UnitOfWork| uow.sessions().get_by_token(&token).await.is_ok();
+        // The application's own.
+        let insert = async || {
+            let insert = "insert into sessions (user_id, token_hash, expires_at)
+                          values ($1, gen_random_uuid(), now()) returning token_hash";
+            sqlx::query(insert).bind(user.id).fetch_all(db.executor()).await
+        };
+        open_all(&db).await;
+        for _ in 0..SIZE {
+            insert().await.unwrap();
+        }
+        sqlx::query(change).execute(&pool).await.unwrap();
+        let before: i64 = value(&pool, "select count(*) from sessions").await;
+        for _ in 0..40 {
+            own += u32::from(insert().await.is_err());
+        }
+        let after: i64 = value(&pool, "select count(*) from sessions").await;
+        assert_eq!(after - before, 40, "each took effect once");
+        sqlx::query(back).execute(&pool).await.unwrap();
+
+        // Units of work by hand, each on a connection of its own: they fail, and those after them
+        // do not.
         assert_eq!(on_each(&db, read).await, 0);
         sqlx::query(change).execute(&pool).await.unwrap();
-        let first = on_each(&db, read).await;
+        units += on_each(&db, read).await;
         assert_eq!(on_each(&db, read).await, 0, "they did not heal");
-        units += first;
+
+        // The closure form.
         sqlx::query(back).execute(&pool).await.unwrap();
+        for _ in 0..40 {
+            let body = async |uow: &mut UnitOfWork| uow.sessions().extend(&token, hour).await;
+            bodies += u32::from(db.transaction(body).await.is_err());
+        }
     }
     eprintln!(
-        "fault: column type changed twice, {SIZE} connections: failed reads {reads} of 80, writes {writes} of 80, units of work {units} and then 0"
+        "fault: column type changed, {SIZE} connections: failed reads {reads} of 80, writes {writes} of 80, the application's own writes {own} of 80, units of work in closure form {bodies} of 80, by hand {units} of {} and then 0",
+        SIZE * 2
     );
-    assert_eq!(reads, 0);
+    assert_eq!((reads, writes, own, bodies), (0, 0, 0, 0));
+    assert_eq!(units, SIZE * 2, "the fault was there");
+    db.close().await;
+}
+
+/// The same SQLSTATE, from where something may have happened before.
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn what_is_not_supported_is_not_tried_again(pool: PgPool) {
+    let db = connect(config(&pool).pool_size(1).max_overflow(0)).await;
+    sqlx::raw_sql(
+        "create sequence tries;
+         create function unsupported() returns void language plpgsql as
+           $$begin perform nextval('tries'); raise feature_not_supported; end$$;
+         create table planned as select 1 as i;
+         create procedure planned_inside() language plpgsql as
+           $$begin perform nextval('tries'); commit; execute 'execute planned'; end$$;
+         prepare planned as select * from planned;
+         execute planned",
+    )
+    .execute(db.executor())
+    .await
+    .unwrap();
+    sqlx::query("alter table planned alter i type bigint").execute(&pool).await.unwrap();
+    for (tries, statement) in [(1_i64, "select unsupported()"), (2, "call planned_inside()")] {
+        let error = sqlx::query(statement).execute(db.executor()).await.unwrap_err();
+        let code = error.as_database_error().and_then(|e| e.code());
+        assert_eq!(code.as_deref(), Some("0A000"), "{error:?}");
+        assert_eq!(value::<i64>(&pool, "select last_value from tries").await, tries);
+    }
+    // Neither cost the connection, on which the statement still is prepared.
+    sqlx::query("deallocate planned").execute(db.executor()).await.unwrap();
     db.close().await;
 }
 
