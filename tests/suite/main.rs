@@ -25,6 +25,7 @@ mod job_worker;
 mod messages;
 mod migrations;
 mod other_programs;
+mod plans;
 mod pool;
 mod projects;
 mod schema_laws;

@@ -6,6 +6,7 @@ pub mod intake;
 mod paging;
 pub mod proxy;
 pub mod schema;
+pub mod statements;
 mod waiting;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,0 +1,210 @@
+//! The crate's own statements: the text of each and the method that runs it, read from `src/` and
+//! `.sqlx`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A statement that the crate sends.
+pub struct Statement {
+    /// `MessageRepository::get_last_n`; two methods with one statement are both named.
+    pub name: String,
+    pub text: String,
+    /// How many parameters it has.
+    pub parameters: usize,
+}
+
+/// All of them, by name. `.sqlx` also holds those of tests and examples, which are left out.
+pub fn of_the_crate() -> Vec<Statement> {
+    let parameters = prepared();
+    let mut statements = BTreeMap::<String, Statement>::new();
+    let mut calls = 0;
+    for file in rust_files(&package().join("src")) {
+        let source = fs::read_to_string(&file).unwrap();
+        for (name, text) in Scanner::new(&source).calls() {
+            calls += 1;
+            let parameters = *parameters.get(&one_line(&text)).unwrap_or_else(|| {
+                panic!("the statement of {name} is not in .sqlx (run scripts/prepare): {text}")
+            });
+            statements
+                .entry(one_line(&text))
+                .and_modify(|known| known.name = format!("{}, {name}", known.name))
+                .or_insert(Statement { name, text, parameters });
+        }
+    }
+    assert!(calls >= 100, "only {calls} statements were found in src");
+    let mut statements: Vec<_> = statements.into_values().collect();
+    statements.sort_by(|a, b| a.name.cmp(&b.name));
+    statements
+}
+
+/// The folder of the package.
+pub fn package() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default().into()
+}
+
+/// With single blanks.
+pub fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What `.sqlx` knows: the number of parameters of each statement.
+fn prepared() -> BTreeMap<String, usize> {
+    let files = fs::read_dir(package().join(".sqlx")).unwrap();
+    files
+        .map(|file| {
+            let json = fs::read(file.unwrap().path()).unwrap();
+            let known: serde_json::Value = serde_json::from_slice(&json).unwrap();
+            let parameters = known["describe"]["parameters"]["Left"].as_array().unwrap().len();
+            (one_line(known["query"].as_str().unwrap()), parameters)
+        })
+        .collect()
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// As much of Rust as it takes to find the calls of `query…!` and where they stand.
+struct Scanner<'s> {
+    rest: &'s str,
+    depth: usize,
+    /// The type of each `impl` around this place, with the depth of braces that it stands at.
+    types: Vec<(usize, String)>,
+    function: String,
+    /// Inside of a `query…!`, before its statement.
+    in_call: bool,
+    found: Vec<(String, String)>,
+}
+
+impl<'s> Scanner<'s> {
+    fn new(source: &'s str) -> Self {
+        Self {
+            rest: source,
+            depth: 0,
+            types: Vec::new(),
+            function: String::new(),
+            in_call: false,
+            found: Vec::new(),
+        }
+    }
+
+    fn calls(mut self) -> Vec<(String, String)> {
+        while let Some(next) = self.rest.chars().next() {
+            if self.rest.starts_with("//") {
+                self.skip(self.rest.find('\n').unwrap_or(self.rest.len()));
+            } else if let Some(text) = self.literal() {
+                self.statement(text);
+            } else if self.rest.starts_with("'\"'") {
+                self.skip(3);
+            } else if self.rest.starts_with("'\\\"'") {
+                self.skip(4);
+            } else if next.is_alphabetic() || next == '_' {
+                self.word();
+            } else {
+                self.skip(next.len_utf8());
+                match next {
+                    '{' => self.depth += 1,
+                    '}' => {
+                        self.depth -= 1;
+                        let depth = self.depth;
+                        self.types.pop_if(|(at, _)| *at == depth);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        self.found
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.rest = &self.rest[bytes..];
+    }
+
+    /// The value of the string literal that begins here.
+    fn literal(&mut self) -> Option<String> {
+        let start = self.rest.trim_start_matches('b');
+        if let Some(raw) = start.strip_prefix('r') {
+            let hashes = raw.len() - raw.trim_start_matches('#').len();
+            let body = raw[hashes..].strip_prefix('"')?;
+            let end = format!("\"{}", "#".repeat(hashes));
+            let length = body.find(&end)?;
+            self.rest = &body[length + end.len()..];
+            return Some(body[..length].to_owned());
+        }
+        let body = start.strip_prefix('"')?;
+        let (mut text, mut chars) = (String::new(), body.char_indices());
+        while let Some((place, c)) = chars.next() {
+            match c {
+                '"' => {
+                    self.rest = &body[place + 1..];
+                    return Some(text);
+                }
+                // Whatever is escaped counts as a blank, but for quotation marks.
+                '\\' => match chars.next()?.1 {
+                    escaped @ ('"' | '\\' | '\'') => text.push(escaped),
+                    _ => text.push(' '),
+                },
+                _ => text.push(c),
+            }
+        }
+        None
+    }
+
+    fn word(&mut self) {
+        let end = self.rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+        let word = &self.rest[..end.unwrap_or(self.rest.len())];
+        self.skip(word.len());
+        match word {
+            "fn" => {
+                let name = self.rest.trim_start();
+                let end = name.find(|c: char| !c.is_alphanumeric() && c != '_');
+                self.function = name[..end.unwrap_or(0)].to_owned();
+            }
+            // Not the one in a signature.
+            "impl" if self.rest.find('{') < self.rest.find(';') || self.depth == 0 => {
+                let header = &self.rest[..self.rest.find('{').unwrap_or(0)];
+                let header = header.split(" where ").next().unwrap_or(header);
+                let named = header.rsplit(" for ").next().unwrap_or(header).trim_start();
+                let named = match named.strip_prefix('<') {
+                    Some(_) => named.split_once('>').map_or("", |(_, rest)| rest).trim_start(),
+                    None => named,
+                };
+                let end = named.find(|c: char| !c.is_alphanumeric() && c != '_');
+                let name = named[..end.unwrap_or(named.len())].to_owned();
+                if !name.is_empty() && name.starts_with(char::is_uppercase) {
+                    self.types.push((self.depth, name));
+                }
+            }
+            _ if word.starts_with("query") && self.rest.starts_with('!') => self.in_call = true,
+            _ => {}
+        }
+    }
+
+    /// The first literal of a call is its statement; `+` goes on with it.
+    fn statement(&mut self, text: String) {
+        if !std::mem::take(&mut self.in_call) {
+            return;
+        }
+        let mut text = text;
+        while let Some(more) = self.rest.trim_start().strip_prefix('+') {
+            self.rest = more.trim_start();
+            text += &self.literal().expect("a literal after `+`");
+        }
+        let name = match self.types.last() {
+            Some((_, of)) => format!("{of}::{}", self.function),
+            None => self.function.clone(),
+        };
+        self.found.push((name, text));
+    }
+}
