@@ -21,8 +21,9 @@ pub mod web;
 mod repositories;
 
 pub use chat::{
-    Conversation, ConversationId, ConversationRepository, ConversationSummary, LastMessage,
-    Message, MessageId, MessageRepository, NewMessage, Role,
+    Conversation, ConversationId, ConversationRepository, ConversationSummary,
+    ConversationWithMessages, LastMessage, Message, MessageDraft, MessageId, MessageRepository,
+    NewMessage, Role,
 };
 pub use content::{
     NewTemplate, Template, TemplateId, TemplatePatch, TemplateRepository, TemplateType,
@@ -30,10 +31,10 @@ pub use content::{
 pub use db::{
     ConfigError, Conn, Constraint, Cursor, Database, DatabaseConfig, DatabaseConfigBuilder,
     DriverError, Error, Health, HealthStatus, InvalidInput, IsolationLevel, MAX_JSON_DEPTH,
-    MAX_PAGE_SIZE, MAX_TEXT_BYTES, MIGRATOR, MigrationError, MigrationState, MigrationStatus,
-    Numbered, Page, PageRequest, PaginationParams, Patch, PoolStatus, PoolTimeout, Reason, Result,
-    RevertTo, Savepoint, SslMode, Startup, TransactionId, TransactionOptions, TransactionOutcome,
-    UnitOfWork,
+    MAX_PAGE_SIZE, MAX_STATEMENT_BYTES, MAX_TEXT_BYTES, MIGRATOR, MigrationError, MigrationState,
+    MigrationStatus, Numbered, Page, PageRequest, PaginationParams, Patch, PoolStatus, PoolTimeout,
+    Reason, Result, RevertTo, Savepoint, SslMode, Startup, TransactionId, TransactionOptions,
+    TransactionOutcome, UnitOfWork,
 };
 pub use extraction::{
     ClaimedJob, Due, ExtractionJob, ExtractionJobId, ExtractionJobPatch, ExtractionJobRepository,
@@ -56,5 +57,5 @@ pub use library::{
     Chunk, ChunkId, ChunkRepository, NewChunk, NewTranscript, Transcript, TranscriptId,
     TranscriptPatch, TranscriptRepository, TranscriptSummary, TranscriptWithChunkCount,
 };
-pub use repositories::{Access, ReadOnly, ReadWrite};
+pub use repositories::{Access, FromJson, ReadOnly, ReadWrite};
 pub use settings::{ConfigEntry, ConfigRepository};

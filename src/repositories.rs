@@ -103,17 +103,58 @@ mod sealed {
     impl Access for super::ReadOnly {}
 }
 
+/// What a JSON column can be read as: a type of the application's that derives
+/// [`Deserialize`](serde::Deserialize), `Box<`[`RawValue`](serde_json::value::RawValue)`>` for the text
+/// as it comes, or [`Value`](serde_json::Value), which is what repositories read it as unless said.
+///
+/// ```
+/// # use chancery::{ConversationId, Database};
+/// #[derive(serde::Deserialize)]
+/// struct Cited {
+///     chunk_ids: Vec<chancery::ChunkId>,
+/// }
+///
+/// # async fn example(db: Database, id: ConversationId) -> chancery::Result<()> {
+/// for message in db.messages().json_as::<Cited>().get_last_n(id, 20).await? {
+///     println!("{} cites {} chunks", message.id, message.metadata.chunk_ids.len());
+/// }
+/// # Ok(()) }
+/// ```
+///
+/// A document that is not such a type fails the call with [`Error::Decode`](crate::Error::Decode).
+/// Reading 1,000 chunks, a third of the client's time goes into building `Value`s.
+pub trait FromJson: serde::de::DeserializeOwned + Send + Unpin + 'static {}
+
+impl<T: serde::de::DeserializeOwned + Send + Unpin + 'static> FromJson for T {}
+
+/// A JSON column of a statement whose row is a type that the macro makes: such a type knows no `J`.
+pub(crate) fn json_column<J: FromJson>(text: &serde_json::value::RawValue) -> crate::Result<J> {
+    serde_json::from_str(text.get()).map_err(|e| sqlx::Error::Decode(e.into()).into())
+}
+
+/// Takes a row's JSON out of the wrapper that the driver reads it by.
+macro_rules! of_row {
+    ($name:ident { $($field:ident),+ $(,)? } $json:ident) => {
+        impl<J> $name<J> {
+            pub(crate) fn of_row(row: $name<sqlx::types::Json<J>>) -> Self {
+                Self { $($field: row.$field,)+ $json: row.$json.0 }
+            }
+        }
+    };
+}
+
 /// Declares a repository: a connection source with statements on it.
 ///
 /// The methods that read stand in `impl<A: Access> Repository<'_, A>`, those that write in
-/// `impl Repository<'_>`.
+/// `impl Repository<'_>`. `Repository<J>` declares one whose table has a JSON column: its methods that
+/// read give it as `J`, in `impl<A: Access, J: FromJson> Repository<'_, A, J>`.
 macro_rules! repository {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident $(<$json:ident>)?) => {
         $(#[$doc])*
         #[derive(Debug)]
-        pub struct $name<'c, A = $crate::ReadWrite> {
+        pub struct $name<'c, A = $crate::ReadWrite $(, $json = serde_json::Value)?> {
             pub(super) conn: $crate::db::Conn<'c>,
-            access: std::marker::PhantomData<A>,
+            access: std::marker::PhantomData<fn() -> (A, $($json)?)>,
         }
 
         impl<'c> $name<'c> {
@@ -122,13 +163,25 @@ macro_rules! repository {
             pub fn new(conn: $crate::db::Conn<'c>) -> Self {
                 Self { conn, access: std::marker::PhantomData }
             }
+        }
 
+        impl<'c $(, $json)?> $name<'c, $crate::ReadWrite $(, $json)?> {
             /// The same, without what writes.
-            pub fn read_only(self) -> $name<'c, $crate::ReadOnly> {
+            pub fn read_only(self) -> $name<'c, $crate::ReadOnly $(, $json)?> {
                 $name { conn: self.conn, access: std::marker::PhantomData }
             }
         }
+
+        $(
+            impl<'c, A, $json> $name<'c, A, $json> {
+                /// The same, reading the JSON column as a type of the caller's: see
+                /// [`FromJson`](crate::FromJson).
+                pub fn json_as<T: $crate::FromJson>(self) -> $name<'c, A, T> {
+                    $name { conn: self.conn, access: std::marker::PhantomData }
+                }
+            }
+        )?
     };
 }
 
-pub(crate) use repository;
+pub(crate) use {of_row, repository};

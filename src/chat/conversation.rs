@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::message::{MessageId, Role};
+use super::message::{Message, MessageId, Role};
+use super::new_message::{MessageColumns, MessageDraft};
 use crate::db::id::{debug_fields, id};
 use crate::db::page::limit_offset;
 use crate::db::{Error, Page, PageRequest, Result, UnitOfWork, input};
@@ -62,6 +63,19 @@ pub struct LastMessage {
 
 debug_fields!(LastMessage { id, role, created_at });
 
+/// A conversation with the messages that it began with.
+#[derive(Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ConversationWithMessages {
+    /// The conversation.
+    #[serde(flatten)]
+    pub conversation: Conversation,
+    /// Its messages, oldest first.
+    pub messages: Vec<Message>,
+}
+
+debug_fields!(ConversationWithMessages { conversation, messages });
+
 repository!(
     /// Conversations: [`Database::conversations`](crate::Database::conversations).
     ConversationRepository
@@ -86,6 +100,88 @@ impl ConversationRepository<'_> {
         )
         .fetch_one(self.conn)
         .await?)
+    }
+
+    /// Begins a conversation with its first messages, in one statement: all of it or nothing.
+    /// They come back in the order given.
+    ///
+    /// ```no_run
+    /// # use chancery::{Database, MessageDraft, UserId};
+    /// # async fn example(db: Database, user_id: UserId) -> chancery::Result<()> {
+    /// let turn = vec![
+    ///     MessageDraft::user("Why the Moon?"),
+    ///     MessageDraft::assistant("Because it is hard."),
+    /// ];
+    /// let begun =
+    ///     db.conversations().create_with_messages(user_id, Some("Rice speech"), turn).await?;
+    /// assert_eq!(begun.messages.len(), 2);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create); [`InvalidInput`](Error::InvalidInput) also for messages of more
+    /// than [`MAX_STATEMENT_BYTES`](crate::MAX_STATEMENT_BYTES);
+    /// [`Conflict`](Error::Conflict) when there is a message with an identifier that was given.
+    pub async fn create_with_messages(
+        self,
+        user_id: UserId,
+        title: Option<&str>,
+        messages: Vec<MessageDraft>,
+    ) -> Result<ConversationWithMessages> {
+        input::optional_text("title", title, 500)?;
+        let new = MessageColumns::new(messages)?;
+        if new.ids.is_empty() {
+            let conversation = self.create(user_id, title).await?;
+            return Ok(ConversationWithMessages { conversation, messages: Vec::new() });
+        }
+        let id = ConversationId::new();
+        // Texts come back as they were sent, so they need not; jsonb writes numbers in its own way.
+        let mut rows = sqlx::query!(
+            r#"with c as (
+                   insert into conversations (id, user_id, title)
+                   values ($1, $2, $3)
+                   returning created_at, updated_at
+               ), m as (
+                   insert into messages (id, conversation_id, user_id, role, content, metadata)
+                   select n.id, $1, $2, n.role, n.content, n.metadata
+                     from unnest($4::uuid[], $5::text[], $6::text[], $7::jsonb[])
+                          as n (id, role, content, metadata)
+                   returning id, metadata, created_at
+               )
+               select c.created_at as "begun_at!", c.updated_at as "updated_at!", m.id as "id!",
+                      m.metadata as "metadata!", m.created_at as "written_at!"
+                 from c, m"#,
+            id.as_uuid(),
+            user_id.as_uuid(),
+            title,
+            &new.ids,
+            &new.role_names() as &[&str],
+            &new.contents,
+            &new.metadata,
+        )
+        .fetch_all(self.conn)
+        .await?;
+        input::sort_as(&new.ids, &mut rows, |row| row.id.as_uuid());
+        let first = rows.first().ok_or(Error::NotFound("conversation"))?;
+        let conversation = Conversation {
+            id,
+            user_id,
+            title: title.map(str::to_owned),
+            created_at: first.begun_at,
+            updated_at: first.updated_at,
+        };
+        let written = rows.into_iter().zip(new.roles.into_iter().zip(new.contents));
+        let messages = written.map(|(row, (role, content))| Message {
+            id: row.id,
+            conversation_id: id,
+            user_id,
+            role,
+            content,
+            metadata: row.metadata,
+            created_at: row.written_at,
+        });
+        Ok(ConversationWithMessages { conversation, messages: messages.collect() })
     }
 }
 

@@ -2,15 +2,19 @@
 //! identifiers keep the order in which they were made.
 
 use chrono::{DateTime, Utc};
+use futures_core::Stream;
+use futures_util::TryStreamExt;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
+use sqlx::types::Json;
 
 use super::conversation::ConversationId;
+use super::new_message::{MessageColumns, NewMessage};
 use crate::db::id::{debug_fields, id, text_enum};
 use crate::db::page::limit_offset;
 use crate::db::{Error, MAX_PAGE_SIZE, Page, PageRequest, Result, input};
 use crate::identity::UserId;
-use crate::repositories::{Access, repository};
+use crate::repositories::{Access, FromJson, of_row, repository};
 
 id!(
     /// Identifies a [`Message`].
@@ -29,10 +33,11 @@ text_enum!(
     }
 );
 
-/// A message.
+/// A message. Its metadata is a [`Value`] unless it is read as a type of the caller's:
+/// [`MessageRepository::json_as`].
 #[derive(Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[non_exhaustive]
-pub struct Message {
+pub struct Message<J = Value> {
     /// Its identifier.
     pub id: MessageId,
     /// Where it was written.
@@ -44,90 +49,19 @@ pub struct Message {
     /// What it says.
     pub content: String,
     /// What the application noted about it, such as the chunks that an answer cites.
-    pub metadata: Value,
+    #[sqlx(json)]
+    pub metadata: J,
     /// When it was written.
     pub created_at: DateTime<Utc>,
 }
 
-debug_fields!(Message { id, conversation_id, user_id, role, created_at });
+debug_fields!(Message<J> { id, conversation_id, user_id, role, created_at });
 
-/// A message to be written.
-///
-/// ```
-/// use chancery::{ConversationId, NewMessage};
-/// use serde_json::json;
-///
-/// let id = ConversationId::new();
-/// let question = NewMessage::user(id, "Why the Moon?");
-/// let answer = NewMessage::assistant(id, "Because it is hard.").metadata(json!({"model": "m-1"}));
-/// ```
-#[derive(Clone, PartialEq)]
-pub struct NewMessage {
-    /// Its identifier; one is made unless said. See [`NewMessage::id`].
-    pub id: Option<MessageId>,
-    /// Where.
-    pub conversation_id: ConversationId,
-    /// By whom.
-    pub role: Role,
-    /// At most [`MAX_TEXT_BYTES`](crate::MAX_TEXT_BYTES).
-    pub content: String,
-    /// At most [`MAX_JSON_DEPTH`](crate::MAX_JSON_DEPTH) levels; `{}` unless said.
-    pub metadata: Value,
-}
-
-debug_fields!(NewMessage { conversation_id, role });
-
-impl NewMessage {
-    /// By anyone.
-    pub fn new(conversation_id: ConversationId, role: Role, content: impl Into<String>) -> Self {
-        Self { id: None, conversation_id, role, content: content.into(), metadata: json!({}) }
-    }
-
-    /// By the person.
-    pub fn user(conversation_id: ConversationId, content: impl Into<String>) -> Self {
-        Self::new(conversation_id, Role::User, content)
-    }
-
-    /// By the model.
-    pub fn assistant(conversation_id: ConversationId, content: impl Into<String>) -> Self {
-        Self::new(conversation_id, Role::Assistant, content)
-    }
-
-    /// By the application.
-    pub fn system(conversation_id: ConversationId, content: impl Into<String>) -> Self {
-        Self::new(conversation_id, Role::System, content)
-    }
-
-    /// With notes.
-    pub fn metadata(mut self, metadata: Value) -> Self {
-        self.metadata = metadata;
-        self
-    }
-
-    /// With an identifier of the caller's: the key that makes writing it idempotent. Sent once more
-    /// after a lost answer, the message is refused as
-    /// [`MessagesPkey`](crate::Constraint::MessagesPkey): it was stored the first time.
-    ///
-    /// Messages of one transaction are ordered by their identifiers: make them in order.
-    pub fn id(mut self, id: MessageId) -> Self {
-        self.id = Some(id);
-        self
-    }
-
-    /// What is checked before it is stored: for callers that do something costly in between.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidInput`](Error::InvalidInput).
-    pub fn check(&self) -> Result<()> {
-        input::long_text("content", &self.content)?;
-        input::json("metadata", &self.metadata)
-    }
-}
+of_row!(Message { id, conversation_id, user_id, role, content, created_at } metadata);
 
 repository!(
     /// Messages: [`Database::messages`](crate::Database::messages).
-    MessageRepository
+    MessageRepository<J>
 );
 
 impl MessageRepository<'_> {
@@ -155,59 +89,62 @@ impl MessageRepository<'_> {
     }
 
     /// Writes any number of messages, to any number of conversations, in one statement: all of them
-    /// or none. They come back in the order given.
+    /// or none. They come back in the order given. A turn of a conversation, question and answer, is
+    /// this with two.
     ///
     /// # Errors
     ///
     /// As [`create`](Self::create).
     pub async fn create_many(self, new: Vec<NewMessage>) -> Result<Vec<Message>> {
-        new.iter().try_for_each(NewMessage::check)?;
         if new.is_empty() {
             return Ok(Vec::new());
         }
-        let mut ids = Vec::with_capacity(new.len());
-        let mut conversation_ids = Vec::with_capacity(new.len());
-        let mut roles = Vec::with_capacity(new.len());
-        let mut contents = Vec::with_capacity(new.len());
-        let mut metadata = Vec::with_capacity(new.len());
-        for message in new {
-            ids.push(message.id.unwrap_or_else(MessageId::new).as_uuid());
-            conversation_ids.push(message.conversation_id.as_uuid());
-            roles.push(message.role.as_str().to_owned());
-            contents.push(message.content);
-            metadata.push(message.metadata);
-        }
-        let mut rows = sqlx::query_as!(
-            Message,
+        let (conversation_ids, drafts): (Vec<_>, Vec<_>) =
+            new.into_iter().map(NewMessage::into_draft).unzip();
+        let new = MessageColumns::new(drafts)?;
+        // Texts come back as they were sent, so they need not; jsonb writes numbers in its own way.
+        let mut rows = sqlx::query!(
             "insert into messages (id, conversation_id, user_id, role, content, metadata)
              select n.id, n.conversation_id, c.user_id, n.role, n.content, n.metadata
                from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[])
                     as n (id, conversation_id, role, content, metadata)
                left join conversations c on c.id = n.conversation_id
-             returning id, conversation_id, user_id, role, content, metadata, created_at",
-            &ids,
-            &conversation_ids,
-            &roles,
-            &contents,
-            &metadata,
+             returning id, user_id, metadata, created_at",
+            &new.ids,
+            &ConversationId::uuids(&conversation_ids),
+            &new.role_names() as &[&str],
+            &new.contents,
+            &new.metadata,
         )
         .fetch_all(self.conn)
         .await?;
-        input::sort_as(&ids, &mut rows, |message| message.id.as_uuid());
-        Ok(rows)
+        input::sort_as(&new.ids, &mut rows, |row| row.id.as_uuid());
+        let written = conversation_ids.into_iter().zip(new.roles).zip(new.contents).zip(rows);
+        let messages = written.map(|(((conversation_id, role), content), row)| Message {
+            id: row.id,
+            conversation_id,
+            user_id: row.user_id,
+            role,
+            content,
+            metadata: row.metadata,
+            created_at: row.created_at,
+        });
+        Ok(messages.collect())
     }
 }
 
-impl<A: Access> MessageRepository<'_, A> {
+impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
     /// The message with this identifier.
-    pub async fn get_by_id(self, id: MessageId) -> Result<Option<Message>> {
+    pub async fn get_by_id(self, id: MessageId) -> Result<Option<Message<J>>> {
         Ok(sqlx::query_as!(
-            Message,
-            "select id, conversation_id, user_id, role, content, metadata, created_at
-               from messages
-              where id = $1",
+            Message::<Json<J>>,
+            r#"select id, conversation_id, user_id, role, content,
+                      metadata as "metadata: Json<J>", created_at
+                 from messages
+                where id = $1"#,
             id.as_uuid(),
         )
+        .map(Message::of_row)
         .fetch_optional(self.conn)
         .await?)
     }
@@ -224,19 +161,21 @@ impl<A: Access> MessageRepository<'_, A> {
         conversation_id: ConversationId,
         limit: i64,
         offset: i64,
-    ) -> Result<Vec<Message>> {
+    ) -> Result<Vec<Message<J>>> {
         let (limit, offset) = limit_offset(limit, offset)?;
         Ok(sqlx::query_as!(
-            Message,
-            "select id, conversation_id, user_id, role, content, metadata, created_at
-               from messages
-              where conversation_id = $1
-              order by created_at, id
-              limit $2 offset $3",
+            Message::<Json<J>>,
+            r#"select id, conversation_id, user_id, role, content,
+                      metadata as "metadata: Json<J>", created_at
+                 from messages
+                where conversation_id = $1
+                order by created_at, id
+                limit $2 offset $3"#,
             conversation_id.as_uuid(),
             limit,
             offset,
         )
+        .map(Message::of_row)
         .fetch_all(self.conn)
         .await?)
     }
@@ -246,22 +185,62 @@ impl<A: Access> MessageRepository<'_, A> {
     /// # Errors
     ///
     /// [`InvalidInput`](Error::InvalidInput) for an `n` outside of 0 to [`MAX_PAGE_SIZE`].
-    pub async fn get_last_n(self, conversation_id: ConversationId, n: i64) -> Result<Vec<Message>> {
+    pub async fn get_last_n(
+        self,
+        conversation_id: ConversationId,
+        n: i64,
+    ) -> Result<Vec<Message<J>>> {
         input::range("n", n, 0, MAX_PAGE_SIZE)?;
         let mut newest_first = sqlx::query_as!(
-            Message,
-            "select id, conversation_id, user_id, role, content, metadata, created_at
-               from messages
-              where conversation_id = $1
-              order by created_at desc, id desc
-              limit $2",
+            Message::<Json<J>>,
+            r#"select id, conversation_id, user_id, role, content,
+                      metadata as "metadata: Json<J>", created_at
+                 from messages
+                where conversation_id = $1
+                order by created_at desc, id desc
+                limit $2"#,
             conversation_id.as_uuid(),
             n,
         )
+        .map(Message::of_row)
         .fetch_all(self.conn)
         .await?;
         newest_first.reverse();
         Ok(newest_first)
+    }
+
+    /// All of a conversation's messages, oldest first, as they come from the server: for exports and
+    /// other readers of more than a page. However many there are, no more than a few are in memory.
+    ///
+    /// They are what the conversation held when the reading began. It keeps a connection until it
+    /// ends or is dropped, and `statement_timeout` counts from its beginning, whoever is slow.
+    ///
+    /// ```no_run
+    /// use futures_util::TryStreamExt;
+    ///
+    /// # async fn example(db: chancery::Database, id: chancery::ConversationId) -> chancery::Result<()> {
+    /// let mut messages = std::pin::pin!(db.messages().stream_by_conversation(id));
+    /// while let Some(message) = messages.try_next().await? {
+    ///     println!("{}: {}", message.role, message.content);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn stream_by_conversation(
+        self,
+        conversation_id: ConversationId,
+    ) -> impl Stream<Item = Result<Message<J>>> + Send + use<'c, A, J> {
+        sqlx::query_as!(
+            Message::<Json<J>>,
+            r#"select id, conversation_id, user_id, role, content,
+                      metadata as "metadata: Json<J>", created_at
+                 from messages
+                where conversation_id = $1
+                order by created_at, id"#,
+            conversation_id.as_uuid(),
+        )
+        .map(Message::of_row)
+        .fetch(self.conn)
+        .map_err(Error::from)
     }
 
     /// A page of a conversation's messages, oldest first.
@@ -273,23 +252,25 @@ impl<A: Access> MessageRepository<'_, A> {
         self,
         conversation_id: ConversationId,
         page: PageRequest,
-    ) -> Result<Page<Message>> {
+    ) -> Result<Page<Message<J>>> {
         let rows = page.rows_to_fetch()?;
         let (after, after_id) = page.place()?;
         let items = sqlx::query_as!(
-            Message,
-            "select id, conversation_id, user_id, role, content, metadata, created_at
-               from messages
-              where conversation_id = $1
-                and (created_at, id) > (coalesce($2::timestamptz, '-infinity'),
-                                        coalesce($3::uuid, '00000000-0000-0000-0000-000000000000'))
-              order by created_at, id
-              limit $4",
+            Message::<Json<J>>,
+            r#"select id, conversation_id, user_id, role, content,
+                      metadata as "metadata: Json<J>", created_at
+                 from messages
+                where conversation_id = $1
+                  and (created_at, id) > (coalesce($2::timestamptz, '-infinity'),
+                                          coalesce($3::uuid, '00000000-0000-0000-0000-000000000000'))
+                order by created_at, id
+                limit $4"#,
             conversation_id.as_uuid(),
             after,
             after_id,
             rows,
         )
+        .map(Message::of_row)
         .fetch_all(self.conn)
         .await?;
         Ok(Page::new(&page, items, |m| (m.created_at, m.id.as_uuid())))
@@ -304,23 +285,25 @@ impl<A: Access> MessageRepository<'_, A> {
         self,
         conversation_id: ConversationId,
         page: PageRequest,
-    ) -> Result<Page<Message>> {
+    ) -> Result<Page<Message<J>>> {
         let rows = page.rows_to_fetch()?;
         let (before, before_id) = page.place()?;
         let items = sqlx::query_as!(
-            Message,
-            "select id, conversation_id, user_id, role, content, metadata, created_at
-               from messages
-              where conversation_id = $1
-                and (created_at, id) < (coalesce($2::timestamptz, 'infinity'),
-                                        coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
-              order by created_at desc, id desc
-              limit $4",
+            Message::<Json<J>>,
+            r#"select id, conversation_id, user_id, role, content,
+                      metadata as "metadata: Json<J>", created_at
+                 from messages
+                where conversation_id = $1
+                  and (created_at, id) < (coalesce($2::timestamptz, 'infinity'),
+                                          coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+                order by created_at desc, id desc
+                limit $4"#,
             conversation_id.as_uuid(),
             before,
             before_id,
             rows,
         )
+        .map(Message::of_row)
         .fetch_all(self.conn)
         .await?;
         Ok(Page::new(&page, items, |m| (m.created_at, m.id.as_uuid())))
@@ -337,20 +320,22 @@ impl<A: Access> MessageRepository<'_, A> {
         user_id: UserId,
         contained: &Value,
         limit: i64,
-    ) -> Result<Vec<Message>> {
+    ) -> Result<Vec<Message<J>>> {
         let (limit, _) = limit_offset(limit, 0)?;
         input::json("contained", contained)?;
         Ok(sqlx::query_as!(
-            Message,
-            "select id, conversation_id, user_id, role, content, metadata, created_at
-               from messages
-              where user_id = $1 and metadata @> $2
-              order by created_at desc, id desc
-              limit $3",
+            Message::<Json<J>>,
+            r#"select id, conversation_id, user_id, role, content,
+                      metadata as "metadata: Json<J>", created_at
+                 from messages
+                where user_id = $1 and metadata @> $2
+                order by created_at desc, id desc
+                limit $3"#,
             user_id.as_uuid(),
             contained,
             limit,
         )
+        .map(Message::of_row)
         .fetch_all(self.conn)
         .await?)
     }

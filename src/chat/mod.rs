@@ -2,8 +2,11 @@
 
 mod conversation;
 mod message;
+mod new_message;
 
 pub use conversation::{
-    Conversation, ConversationId, ConversationRepository, ConversationSummary, LastMessage,
+    Conversation, ConversationId, ConversationRepository, ConversationSummary,
+    ConversationWithMessages, LastMessage,
 };
-pub use message::{Message, MessageId, MessageRepository, NewMessage, Role};
+pub use message::{Message, MessageId, MessageRepository, Role};
+pub use new_message::{MessageDraft, NewMessage};

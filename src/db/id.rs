@@ -154,8 +154,8 @@ macro_rules! text_enum {
 
 /// `Debug` that shows the named fields and hides the rest: what users wrote stays out of logs.
 macro_rules! debug_fields {
-    ($name:ident { $($field:ident),+ $(,)? }) => {
-        impl std::fmt::Debug for $name {
+    ($name:ident $(<$json:ident>)? { $($field:ident),+ $(,)? }) => {
+        impl $(<$json>)? std::fmt::Debug for $name $(<$json>)? {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.debug_struct(stringify!($name))
                     $(.field(stringify!($field), &self.$field))+

@@ -17,6 +17,10 @@ use super::error::{Error, Reason, Result};
 /// several times over on both sides.
 pub const MAX_TEXT_BYTES: usize = 64 * 1024 * 1024;
 
+/// The most that is accepted where many rows are stored by one statement, in bytes of their texts and
+/// JSON: 256 MiB. The server takes no message, and no array, of 1 GiB.
+pub const MAX_STATEMENT_BYTES: usize = 256 * 1024 * 1024;
+
 /// The deepest JSON that is accepted, in levels of arrays and objects.
 ///
 /// `jsonb` stores far deeper values, which `serde_json` then refuses to read (its limit is 128).
@@ -82,6 +86,11 @@ pub(crate) fn email(field: &'static str, value: &str) -> Result<()> {
 
 /// A JSON document: no NUL in any text or key, not too deep, not too large.
 pub(crate) fn json(field: &'static str, value: &Value) -> Result<()> {
+    json_size(field, value).map(drop)
+}
+
+/// The same, and how large it is, about.
+pub(crate) fn json_size(field: &'static str, value: &Value) -> Result<usize> {
     let mut bytes = 0_usize;
     // Own stack: a document deep enough to be refused must not overflow the thread's.
     let mut open = vec![(value, 1_usize)];
@@ -110,6 +119,14 @@ pub(crate) fn json(field: &'static str, value: &Value) -> Result<()> {
         if bytes > MAX_TEXT_BYTES {
             return Err(Error::invalid(field, Reason::TooLarge { max: MAX_TEXT_BYTES }));
         }
+    }
+    Ok(bytes)
+}
+
+/// What one statement is given in all.
+pub(crate) fn statement_size(field: &'static str, bytes: usize) -> Result<()> {
+    if bytes > MAX_STATEMENT_BYTES {
+        return Err(Error::invalid(field, Reason::TooLarge { max: MAX_STATEMENT_BYTES }));
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ pub use constraint::Constraint;
 pub use database::{Database, PoolStatus};
 pub use error::{DriverError, Error, InvalidInput, PoolTimeout, Reason, Result};
 pub use health::{Health, HealthStatus};
-pub use input::{MAX_JSON_DEPTH, MAX_TEXT_BYTES};
+pub use input::{MAX_JSON_DEPTH, MAX_STATEMENT_BYTES, MAX_TEXT_BYTES};
 pub use migrate::{MIGRATOR, MigrationError, MigrationState, MigrationStatus, RevertTo};
 pub use outcome::{TransactionId, TransactionOutcome};
 pub use page::{Cursor, MAX_PAGE_SIZE, Page, PageRequest};

@@ -1,25 +1,29 @@
 //! Chunks: the pieces of a transcript that are embedded and retrieved.
 
 use chrono::{DateTime, Utc};
+use futures_core::Stream;
+use futures_util::TryStreamExt;
 use serde::Serialize;
 use serde_json::{Value, json};
+use sqlx::types::Json;
 
 use super::transcript::TranscriptId;
 use crate::db::id::{debug_fields, id};
 use crate::db::page::limit_offset;
-use crate::db::{Result, input};
+use crate::db::{Error, Result, input};
 use crate::identity::UserId;
-use crate::repositories::{Access, repository};
+use crate::repositories::{Access, FromJson, of_row, repository};
 
 id!(
     /// Identifies a [`Chunk`]; also what a vector store is given as the point's identifier.
     ChunkId
 );
 
-/// A piece of a transcript.
+/// A piece of a transcript. Its metadata is a [`Value`] unless it is read as a type of the caller's:
+/// [`ChunkRepository::json_as`].
 #[derive(Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[non_exhaustive]
-pub struct Chunk {
+pub struct Chunk<J = Value> {
     /// Its identifier.
     pub id: ChunkId,
     /// What it was cut from.
@@ -33,12 +37,23 @@ pub struct Chunk {
     /// Its length in the model's tokens.
     pub token_count: i32,
     /// What the application noted about it.
-    pub metadata: Value,
+    #[sqlx(json)]
+    pub metadata: J,
     /// When it was cut.
     pub created_at: DateTime<Utc>,
 }
 
-debug_fields!(Chunk { id, transcript_id, user_id, chunk_index, token_count, created_at });
+of_row!(Chunk {
+    id,
+    transcript_id,
+    user_id,
+    chunk_text,
+    chunk_index,
+    token_count,
+    created_at
+} metadata);
+
+debug_fields!(Chunk<J> { id, transcript_id, user_id, chunk_index, token_count, created_at });
 
 /// A piece to be stored.
 #[derive(Clone, PartialEq)]
@@ -90,7 +105,7 @@ impl NewChunk {
 
 repository!(
     /// Chunks: [`Database::chunks`](crate::Database::chunks).
-    ChunkRepository
+    ChunkRepository<J>
 );
 
 impl ChunkRepository<'_> {
@@ -99,10 +114,10 @@ impl ChunkRepository<'_> {
     ///
     /// # Errors
     ///
-    /// [`Conflict`](crate::Error::Conflict) when a transcript has a chunk with that index
+    /// [`Conflict`](Error::Conflict) when a transcript has a chunk with that index
     /// ([`ChunksTranscriptIdChunkIndexKey`](crate::Constraint::ChunksTranscriptIdChunkIndexKey));
-    /// [`ForeignKey`](crate::Error::ForeignKey) when there is no such transcript;
-    /// [`InvalidInput`](crate::Error::InvalidInput).
+    /// [`ForeignKey`](Error::ForeignKey) when there is no such transcript;
+    /// [`InvalidInput`](Error::InvalidInput).
     pub async fn create_many(self, new: Vec<NewChunk>) -> Result<Vec<Chunk>> {
         new.iter().try_for_each(NewChunk::check)?;
         if new.is_empty() {
@@ -147,36 +162,38 @@ impl ChunkRepository<'_> {
     }
 }
 
-impl<A: Access> ChunkRepository<'_, A> {
+impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
     /// The chunk with this identifier.
-    pub async fn get_by_id(self, id: ChunkId) -> Result<Option<Chunk>> {
+    pub async fn get_by_id(self, id: ChunkId) -> Result<Option<Chunk<J>>> {
         Ok(sqlx::query_as!(
-            Chunk,
-            "select id, transcript_id, user_id, chunk_text, chunk_index, token_count, metadata,
-                    created_at
-               from chunks
-              where id = $1",
+            Chunk::<Json<J>>,
+            r#"select id, transcript_id, user_id, chunk_text, chunk_index, token_count,
+                      metadata as "metadata: Json<J>", created_at
+                 from chunks
+                where id = $1"#,
             id.as_uuid(),
         )
+        .map(Chunk::of_row)
         .fetch_optional(self.conn)
         .await?)
     }
 
     /// The chunks with these identifiers, in the order given: a vector store's ranking survives.
     /// Those that are no more are left out.
-    pub async fn get_by_ids(self, ids: &[ChunkId]) -> Result<Vec<Chunk>> {
+    pub async fn get_by_ids(self, ids: &[ChunkId]) -> Result<Vec<Chunk<J>>> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         Ok(sqlx::query_as!(
-            Chunk,
-            "select c.id, c.transcript_id, c.user_id, c.chunk_text, c.chunk_index, c.token_count,
-                    c.metadata, c.created_at
-               from unnest($1::uuid[]) with ordinality as wanted (id, place)
-               join chunks c on c.id = wanted.id
-              order by wanted.place",
+            Chunk::<Json<J>>,
+            r#"select c.id, c.transcript_id, c.user_id, c.chunk_text, c.chunk_index, c.token_count,
+                      c.metadata as "metadata: Json<J>", c.created_at
+                 from unnest($1::uuid[]) with ordinality as wanted (id, place)
+                 join chunks c on c.id = wanted.id
+                order by wanted.place"#,
             &ChunkId::uuids(ids),
         )
+        .map(Chunk::of_row)
         .fetch_all(self.conn)
         .await?)
     }
@@ -185,29 +202,64 @@ impl<A: Access> ChunkRepository<'_, A> {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](crate::Error::InvalidInput) for a limit outside of 0 to
+    /// [`InvalidInput`](Error::InvalidInput) for a limit outside of 0 to
     /// [`MAX_PAGE_SIZE`](crate::MAX_PAGE_SIZE) or a negative offset.
     pub async fn list_by_transcript(
         self,
         transcript_id: TranscriptId,
         limit: i64,
         offset: i64,
-    ) -> Result<Vec<Chunk>> {
+    ) -> Result<Vec<Chunk<J>>> {
         let (limit, offset) = limit_offset(limit, offset)?;
         Ok(sqlx::query_as!(
-            Chunk,
-            "select id, transcript_id, user_id, chunk_text, chunk_index, token_count, metadata,
-                    created_at
-               from chunks
-              where transcript_id = $1
-              order by chunk_index
-              limit $2 offset $3",
+            Chunk::<Json<J>>,
+            r#"select id, transcript_id, user_id, chunk_text, chunk_index, token_count,
+                      metadata as "metadata: Json<J>", created_at
+                 from chunks
+                where transcript_id = $1
+                order by chunk_index
+                limit $2 offset $3"#,
             transcript_id.as_uuid(),
             limit,
             offset,
         )
+        .map(Chunk::of_row)
         .fetch_all(self.conn)
         .await?)
+    }
+
+    /// All of a transcript's chunks, in its order, as they come from the server. However many there
+    /// are, no more than a few are in memory.
+    ///
+    /// They are what the transcript held when the reading began. It keeps a connection until it ends
+    /// or is dropped, and `statement_timeout` counts from its beginning, whoever is slow.
+    ///
+    /// ```no_run
+    /// use futures_util::TryStreamExt;
+    ///
+    /// # async fn example(db: chancery::Database, id: chancery::TranscriptId) -> chancery::Result<()> {
+    /// let mut chunks = std::pin::pin!(db.chunks().stream_by_transcript(id));
+    /// while let Some(chunk) = chunks.try_next().await? {
+    ///     println!("{}: {}", chunk.chunk_index, chunk.chunk_text);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn stream_by_transcript(
+        self,
+        transcript_id: TranscriptId,
+    ) -> impl Stream<Item = Result<Chunk<J>>> + Send + use<'c, A, J> {
+        sqlx::query_as!(
+            Chunk::<Json<J>>,
+            r#"select id, transcript_id, user_id, chunk_text, chunk_index, token_count,
+                      metadata as "metadata: Json<J>", created_at
+                 from chunks
+                where transcript_id = $1
+                order by chunk_index"#,
+            transcript_id.as_uuid(),
+        )
+        .map(Chunk::of_row)
+        .fetch(self.conn)
+        .map_err(Error::from)
     }
 
     /// A user's chunks whose metadata contains `contained`, in the order in which they were cut.
@@ -220,21 +272,22 @@ impl<A: Access> ChunkRepository<'_, A> {
         user_id: UserId,
         contained: &Value,
         limit: i64,
-    ) -> Result<Vec<Chunk>> {
+    ) -> Result<Vec<Chunk<J>>> {
         let (limit, _) = limit_offset(limit, 0)?;
         input::json("contained", contained)?;
         Ok(sqlx::query_as!(
-            Chunk,
-            "select id, transcript_id, user_id, chunk_text, chunk_index, token_count, metadata,
-                    created_at
-               from chunks
-              where user_id = $1 and metadata @> $2
-              order by created_at, id
-              limit $3",
+            Chunk::<Json<J>>,
+            r#"select id, transcript_id, user_id, chunk_text, chunk_index, token_count,
+                      metadata as "metadata: Json<J>", created_at
+                 from chunks
+                where user_id = $1 and metadata @> $2
+                order by created_at, id
+                limit $3"#,
             user_id.as_uuid(),
             contained,
             limit,
         )
+        .map(Chunk::of_row)
         .fetch_all(self.conn)
         .await?)
     }

@@ -2,23 +2,26 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use sqlx::types::Json;
 
 use crate::db::id::{debug_fields, id};
 use crate::db::page::limit_offset;
 use crate::db::{Error, Page, PageRequest, Patch, Result, input};
 use crate::identity::UserId;
-use crate::repositories::{Access, repository};
+use crate::repositories::{Access, FromJson, json_column, of_row, repository};
 
 id!(
     /// Identifies a [`Transcript`].
     TranscriptId
 );
 
-/// A transcript, with its text.
+/// A transcript, with its text. Its metadata is a [`Value`] unless it is read as a type of the
+/// caller's: [`TranscriptRepository::json_as`].
 #[derive(Clone, PartialEq, Serialize, sqlx::FromRow)]
 #[non_exhaustive]
-pub struct Transcript {
+pub struct Transcript<J = Value> {
     /// Its identifier.
     pub id: TranscriptId,
     /// Who loaded it.
@@ -34,12 +37,24 @@ pub struct Transcript {
     /// All that is said.
     pub transcript_text: String,
     /// What the application noted about it.
-    pub metadata: Value,
+    #[sqlx(json)]
+    pub metadata: J,
     /// When it was loaded.
     pub created_at: DateTime<Utc>,
 }
 
-debug_fields!(Transcript { id, user_id, duration, created_at });
+of_row!(Transcript {
+    id,
+    user_id,
+    youtube_video_id,
+    title,
+    channel_name,
+    duration,
+    transcript_text,
+    created_at
+} metadata);
+
+debug_fields!(Transcript<J> { id, user_id, duration, created_at });
 
 /// A transcript as a list shows it: without text and metadata.
 #[derive(Clone, PartialEq, Eq, Serialize)]
@@ -68,15 +83,15 @@ debug_fields!(TranscriptSummary { id, user_id, duration, created_at, chunk_count
 /// A transcript and how many chunks it has.
 #[derive(Clone, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct TranscriptWithChunkCount {
+pub struct TranscriptWithChunkCount<J = Value> {
     /// The transcript.
     #[serde(flatten)]
-    pub transcript: Transcript,
+    pub transcript: Transcript<J>,
     /// Into how many chunks it is cut.
     pub chunk_count: i64,
 }
 
-debug_fields!(TranscriptWithChunkCount { transcript, chunk_count });
+debug_fields!(TranscriptWithChunkCount<J> { transcript, chunk_count });
 
 /// A transcript to be stored.
 #[derive(Clone, PartialEq)]
@@ -181,7 +196,7 @@ impl TranscriptPatch {
 
 repository!(
     /// Transcripts: [`Database::transcripts`](crate::Database::transcripts).
-    TranscriptRepository
+    TranscriptRepository<J>
 );
 
 impl TranscriptRepository<'_> {
@@ -216,17 +231,18 @@ impl TranscriptRepository<'_> {
     }
 }
 
-impl<A: Access> TranscriptRepository<'_, A> {
+impl<A: Access, J: FromJson> TranscriptRepository<'_, A, J> {
     /// The transcript with this identifier.
-    pub async fn get_by_id(self, id: TranscriptId) -> Result<Option<Transcript>> {
+    pub async fn get_by_id(self, id: TranscriptId) -> Result<Option<Transcript<J>>> {
         Ok(sqlx::query_as!(
-            Transcript,
-            "select id, user_id, youtube_video_id, title, channel_name, duration, transcript_text,
-                    metadata, created_at
-               from transcripts
-              where id = $1",
+            Transcript::<Json<J>>,
+            r#"select id, user_id, youtube_video_id, title, channel_name, duration, transcript_text,
+                      metadata as "metadata: Json<J>", created_at
+                 from transcripts
+                where id = $1"#,
             id.as_uuid(),
         )
+        .map(Transcript::of_row)
         .fetch_optional(self.conn)
         .await?)
     }
@@ -235,10 +251,10 @@ impl<A: Access> TranscriptRepository<'_, A> {
     pub async fn get_with_chunk_count(
         self,
         id: TranscriptId,
-    ) -> Result<Option<TranscriptWithChunkCount>> {
+    ) -> Result<Option<TranscriptWithChunkCount<J>>> {
         let row = sqlx::query!(
             r#"select id, user_id, youtube_video_id, title, channel_name, duration,
-                      transcript_text, metadata, created_at,
+                      transcript_text, metadata as "metadata: Json<Box<RawValue>>", created_at,
                       (select count(*) from chunks c where c.transcript_id = t.id) as "chunk_count!"
                  from transcripts t
                 where id = $1"#,
@@ -246,20 +262,23 @@ impl<A: Access> TranscriptRepository<'_, A> {
         )
         .fetch_optional(self.conn)
         .await?;
-        Ok(row.map(|row| TranscriptWithChunkCount {
-            transcript: Transcript {
-                id: row.id,
-                user_id: row.user_id,
-                youtube_video_id: row.youtube_video_id,
-                title: row.title,
-                channel_name: row.channel_name,
-                duration: row.duration,
-                transcript_text: row.transcript_text,
-                metadata: row.metadata,
-                created_at: row.created_at,
-            },
-            chunk_count: row.chunk_count,
-        }))
+        row.map(|row| {
+            Ok(TranscriptWithChunkCount {
+                transcript: Transcript {
+                    id: row.id,
+                    user_id: row.user_id,
+                    youtube_video_id: row.youtube_video_id,
+                    title: row.title,
+                    channel_name: row.channel_name,
+                    duration: row.duration,
+                    transcript_text: row.transcript_text,
+                    metadata: json_column(&row.metadata)?,
+                    created_at: row.created_at,
+                },
+                chunk_count: row.chunk_count,
+            })
+        })
+        .transpose()
     }
 
     /// What a user has loaded of this video.
@@ -267,19 +286,20 @@ impl<A: Access> TranscriptRepository<'_, A> {
         self,
         user_id: UserId,
         youtube_video_id: &str,
-    ) -> Result<Option<Transcript>> {
+    ) -> Result<Option<Transcript<J>>> {
         if !input::could_be_stored(youtube_video_id, 50) {
             return Ok(None);
         }
         Ok(sqlx::query_as!(
-            Transcript,
-            "select id, user_id, youtube_video_id, title, channel_name, duration, transcript_text,
-                    metadata, created_at
-               from transcripts
-              where user_id = $1 and youtube_video_id = $2",
+            Transcript::<Json<J>>,
+            r#"select id, user_id, youtube_video_id, title, channel_name, duration, transcript_text,
+                      metadata as "metadata: Json<J>", created_at
+                 from transcripts
+                where user_id = $1 and youtube_video_id = $2"#,
             user_id.as_uuid(),
             youtube_video_id,
         )
+        .map(Transcript::of_row)
         .fetch_optional(self.conn)
         .await?)
     }

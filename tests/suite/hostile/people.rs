@@ -1,8 +1,9 @@
 //! Accounts, preferences, sessions, conversations and messages.
 
 use chancery::{
-    Database, Error, NewMessage, NewProject, NewUser, NewUserPreferences, PasswordHash, Patch,
-    Role, SummaryLength, TokenHash, UpdateFrequency, UserPatch, UserPreferencesPatch,
+    Database, Error, MessageDraft, NewMessage, NewProject, NewUser, NewUserPreferences,
+    PasswordHash, Patch, Role, SummaryLength, TokenHash, UpdateFrequency, UserPatch,
+    UserPreferencesPatch,
 };
 use proptest::option::of;
 use proptest::prelude::*;
@@ -253,6 +254,36 @@ async fn a_unit_of_work_goes_on_after_whatever_was_refused_in_a_nested_one(pool:
         assert!(expected, "{kind} {text:?}: {refused:?}");
         assert_eq!(uow.users().get_by_id(known.id).await.unwrap().as_ref(), Some(&known));
         uow.conversations().create(known.id, Some("goes on")).await.unwrap();
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn a_conversation_with_messages_is_refused_or_stored_as_given(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    let user_id = user(&db).await.id;
+    let message = (select(Role::ALL.to_vec()), long_text(), json());
+    let values = (of(text(500)), proptest::collection::vec(message, 0..4));
+    law(&db, values, async |uow, (title, given)| {
+        let drafts = given.iter().map(|(role, content, metadata)| {
+            MessageDraft::new(*role, &**content).metadata(metadata.clone())
+        });
+        let drafts = drafts.collect();
+        let begun =
+            uow.conversations().create_with_messages(user_id, title.as_deref(), drafts).await;
+        let Some(begun) = taken(uow, begun).await else { return false };
+        let id = begun.conversation.id;
+        let read = uow.conversations().get_by_id(id).await.unwrap().unwrap();
+        assert_eq!(read, begun.conversation);
+        assert_eq!(read.title, title);
+        let read = uow.messages().list_by_conversation(id, 10, 0).await.unwrap();
+        assert_eq!(read, begun.messages);
+        assert_eq!(read.len(), given.len());
+        for (read, (role, content, metadata)) in read.iter().zip(&given) {
+            assert_eq!((read.role, &read.content), (*role, content));
+            assert_same_json(metadata, &read.metadata);
+        }
+        true
     })
     .await;
 }
