@@ -29,6 +29,7 @@ mod plans;
 mod pool;
 mod projects;
 mod reads;
+mod round_trips;
 mod schema_laws;
 mod secrets;
 mod sessions;

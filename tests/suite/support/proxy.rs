@@ -34,6 +34,7 @@ struct Network {
     cuts: watch::Sender<usize>,
     opened: AtomicUsize,
     requests: AtomicUsize,
+    round_trips: AtomicUsize,
 }
 
 impl Proxy {
@@ -48,6 +49,7 @@ impl Proxy {
             cuts: watch::Sender::new(0),
             opened: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
+            round_trips: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&network);
         let listening = tokio::spawn(async move {
@@ -85,6 +87,11 @@ impl Proxy {
     /// How often a client has written so far: a statement that is prepared already is one.
     pub fn requests(&self) -> usize {
         self.network.requests.load(SeqCst)
+    }
+
+    /// How often a client has waited for the server so far, of all statements that it sent.
+    pub fn round_trips(&self) -> usize {
+        self.network.round_trips.load(SeqCst)
     }
 
     /// Holds back what the server answers.
@@ -137,9 +144,12 @@ impl Network {
         let mut silent = self.silent[which as usize].subscribe();
         let reading = async move {
             let mut buffer = vec![0; 16 * 1024];
+            let mut frontend = Frontend::default();
             while let Ok(read @ 1..) = from.read(&mut buffer).await {
                 if matches!(which, Direction::Requests) {
                     self.requests.fetch_add(1, SeqCst);
+                    let waits = frontend.waits(&buffer[..read]);
+                    self.round_trips.fetch_add(waits, SeqCst);
                 }
                 let due = Instant::now() + self.delay;
                 if sender.send((due, buffer[..read].to_vec())).is_err() {
@@ -159,5 +169,49 @@ impl Network {
             _ = to.shutdown().await;
         };
         tokio::join!(reading, writing);
+    }
+}
+
+/// What one client sends, taken apart into messages.
+#[derive(Default)]
+struct Frontend {
+    // Of the next message, as far as it has come.
+    header: Vec<u8>,
+    // What is still to come of the last one.
+    body: usize,
+    started: bool,
+}
+
+impl Frontend {
+    /// After how many of the messages that begin here the client waits for the server: Sync, Query,
+    /// and the end of a COPY.
+    ///
+    /// <https://www.postgresql.org/docs/current/protocol-message-formats.html>
+    fn waits(&mut self, mut bytes: &[u8]) -> usize {
+        let mut waits = 0;
+        while let Some((byte, rest)) = bytes.split_first() {
+            if self.body > 0 {
+                let skipped = self.body.min(bytes.len());
+                self.body -= skipped;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            self.header.push(*byte);
+            bytes = rest;
+            // Until the startup message, a length and a code; then a type and a length.
+            let (length_at, size) = if self.started { (1, 5) } else { (0, 8) };
+            if self.header.len() < size {
+                continue;
+            }
+            let header = std::mem::take(&mut self.header);
+            let number = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().unwrap());
+            self.body = length_at + number(length_at) as usize - size;
+            if self.started {
+                waits += usize::from(matches!(header[0], b'S' | b'Q' | b'c' | b'f'));
+            } else {
+                self.started = number(4) == 3 << 16;
+            }
+        }
+        waits
     }
 }
