@@ -171,8 +171,8 @@ impl<'s> Scanner<'s> {
                 let end = name.find(|c: char| !c.is_alphanumeric() && c != '_');
                 self.function = name[..end.unwrap_or(0)].to_owned();
             }
-            // Not the one in a signature.
-            "impl" if self.rest.find('{') < self.rest.find(';') || self.depth == 0 => {
+            // Not the one in a method's signature.
+            "impl" if self.depth == 0 => {
                 let header = &self.rest[..self.rest.find('{').unwrap_or(0)];
                 let header = header.split(" where ").next().unwrap_or(header);
                 let named = header.rsplit(" for ").next().unwrap_or(header).trim_start();
