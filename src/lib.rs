@@ -32,9 +32,9 @@ pub use db::{
     ConfigError, Conn, Constraint, Cursor, Database, DatabaseConfig, DatabaseConfigBuilder,
     DriverError, Error, Health, HealthStatus, InvalidInput, IsolationLevel, MAX_JSON_DEPTH,
     MAX_PAGE_SIZE, MAX_STATEMENT_BYTES, MAX_TEXT_BYTES, MIGRATOR, MigrationError, MigrationState,
-    MigrationStatus, Numbered, Page, PageRequest, PaginationParams, Patch, PoolStatus, PoolTimeout,
-    Reason, Result, RevertTo, Savepoint, SslMode, Startup, TransactionId, TransactionOptions,
-    TransactionOutcome, UnitOfWork,
+    MigrationStatus, Numbered, Page, PageRequest, PaginationParams, Patch, PoolOrder, PoolStatus,
+    PoolTimeout, Reason, Result, RevertTo, Savepoint, SslMode, Startup, TransactionId,
+    TransactionOptions, TransactionOutcome, UnitOfWork,
 };
 pub use extraction::{
     ClaimedJob, Due, ExtractionJob, ExtractionJobId, ExtractionJobPatch, ExtractionJobRepository,

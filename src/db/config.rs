@@ -33,6 +33,17 @@ pub enum SslMode {
     VerifyFull,
 }
 
+/// Which of the idle connections the next caller gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PoolOrder {
+    /// The one that has been idle for longest.
+    #[default]
+    Fifo,
+    /// The one that was used last: under little load the others stay idle, and the overflow is trimmed
+    /// sooner.
+    Lifo,
+}
+
 impl From<SslMode> for PgSslMode {
     fn from(mode: SslMode) -> Self {
         match mode {
@@ -85,6 +96,7 @@ pub struct DatabaseConfig {
     pub(crate) pool_timeout: Duration,
     pub(crate) pool_recycle: Duration,
     pub(crate) pool_pre_ping: bool,
+    pub(crate) pool_order: PoolOrder,
     pub(crate) idle_timeout: Duration,
     pub(crate) health_timeout: Duration,
     pub(crate) close_timeout: Duration,
@@ -139,6 +151,7 @@ impl DatabaseConfig {
     /// | `DATABASE_POOL_TIMEOUT` | seconds to wait for a connection | 5 |
     /// | `DATABASE_POOL_RECYCLE` | seconds after which a connection is replaced | 1800 |
     /// | `DATABASE_POOL_PRE_PING` | `true`: test connections that were idle for over a second | `true` |
+    /// | `DATABASE_POOL_USE_LIFO` | `true`: the connection that was used last is used first | `false` |
     /// | `DATABASE_IDLE_TIMEOUT` | seconds after which an idle overflow connection is closed | 600 |
     /// | `DATABASE_CONNECT_TIMEOUT` | seconds to connect | 3 |
     /// | `DATABASE_STATEMENT_TIMEOUT` | seconds a statement may run; 0: for ever | 30 |
@@ -195,6 +208,9 @@ impl DatabaseConfig {
         seconds("DATABASE_CONNECT_TIMEOUT", &mut |t| builder.connect_timeout = Some(t))?;
         seconds("DATABASE_STATEMENT_TIMEOUT", &mut |t| builder.statement_timeout = Some(t))?;
         switch("DATABASE_POOL_PRE_PING", &mut |on| builder.pool_pre_ping = on)?;
+        switch("DATABASE_POOL_USE_LIFO", &mut |on| {
+            builder.pool_order = if on { PoolOrder::Lifo } else { PoolOrder::Fifo };
+        })?;
         switch("DATABASE_ECHO", &mut |on| builder.echo = on)?;
         builder.build()
     }

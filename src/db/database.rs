@@ -2,17 +2,17 @@
 
 use std::fmt;
 use std::panic::Location;
-use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
 
-use super::config::DatabaseConfig;
+use super::config::{DatabaseConfig, PoolOrder};
 use super::conn::Conn;
 use super::error::{ConnectTarget, Error, Result};
-use super::lease::{LeaseOptions, Leases, PING};
+use super::lease::{LeaseOptions, Leases, Lifetime, PING, Trim, is_past};
 use super::unit_of_work::finished;
 
 /// What the answer to a statement may take beyond the server's own limit, before the network counts
@@ -100,11 +100,11 @@ impl Database {
         let pre_ping = config.pool_pre_ping;
         let pool = PgPoolOptions::new()
             .max_connections(config.pool_size + config.max_overflow)
-            .min_connections(config.pool_size)
             // Leases wait their turn before; what is left is connecting, tried again while the server
             // starts, with pauses of up to a fifth of this.
             .acquire_timeout(config.connect_timeout().mul_f64(0.8))
-            .idle_timeout(config.idle_timeout)
+            // Not the pool's: it closes all that are idle, and opens others in their place.
+            .idle_timeout(None)
             // Not the pool's: it has no jitter.
             .max_lifetime(None)
             // Not the pool's: it costs a round trip each time, and waits for ever.
@@ -112,7 +112,7 @@ impl Database {
             // What lies in the pool was idle for longer than a lease is kept, so it always is pinged.
             .before_acquire(move |connection, meta| {
                 Box::pin(async move {
-                    if meta.age > lifetime(recycle, meta.age) {
+                    if is_past(recycle, meta.age) {
                         return Ok(false);
                     }
                     if !pre_ping {
@@ -128,7 +128,9 @@ impl Database {
         let options = LeaseOptions {
             acquire: config.pool_timeout,
             answer: config.statement_timeout.map(|server| server + ANSWER_GRACE),
-            keep: recycle / 10,
+            lifetime: Lifetime::Recycle(recycle),
+            order: config.pool_order,
+            trim: Some(Trim { keep: config.pool_size, after: config.idle_timeout }),
             pre_ping,
             held: config.hold_warning,
         };
@@ -158,10 +160,14 @@ impl Database {
             health: Duration::from_secs(2),
             close: Duration::from_secs(10),
         };
+        // Often enough for the pool's own rules to hold.
+        let lend = pool.options().get_max_lifetime().map_or(Duration::from_secs(60), |l| l / 10);
         let lease_options = LeaseOptions {
             acquire: pool.options().get_acquire_timeout(),
             answer: None,
-            keep: pool.options().get_max_lifetime().map_or(Duration::from_secs(60), |l| l / 10),
+            lifetime: Lifetime::Lend(lend),
+            order: PoolOrder::default(),
+            trim: None,
             pre_ping: true,
             held: Duration::from_secs(10),
         };
@@ -251,18 +257,6 @@ impl Database {
             }),
         }
     }
-}
-
-/// How old a connection of this age may get: `recycle`, give or take a tenth.
-///
-/// The tenth is drawn from the moment at which the connection was opened, the one thing that stays
-/// the same each time it is looked at: a fresh draw each time would soon hit the lowest, for all.
-fn lifetime(recycle: Duration, age: Duration) -> Duration {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    let opened = Instant::now() - age;
-    let opened = opened.saturating_duration_since(*START).as_millis();
-    let draw = fastrand::Rng::with_seed(opened as u64).f64();
-    recycle.mul_f64(draw.mul_add(0.2, 0.9))
 }
 
 impl fmt::Debug for Database {

@@ -6,7 +6,7 @@
 //! which stays the owner and keeps its limits. A connection whose last call was given up, failed or
 //! left a transaction open is looked at first, for a bounded time, and dropped if it does not answer.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -14,17 +14,25 @@ use std::time::{Duration, Instant};
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection, PgConnection, PgPool, Postgres};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout, timeout_at};
 
 use super::answer::hangs_up;
+use super::config::PoolOrder;
 use super::error::{ConnectTarget, Error, PoolTimeout, Result};
 use super::unit_of_work::finished;
 
+mod holders;
 mod lent;
+mod lifetime;
+mod surplus;
 
+use holders::Holders;
 pub(crate) use lent::Lease;
-use lent::{Anchored, discard, made_ready};
+use lent::{Anchored, Turn, discard, made_ready};
+pub(crate) use lifetime::{Lifetime, is_past};
+use surplus::Surplus;
+pub(crate) use surplus::Trim;
 
 /// A connection that was used within this time is handed out without a ping.
 const FRESH: Duration = Duration::from_secs(1);
@@ -50,8 +58,12 @@ pub(crate) struct LeaseOptions {
     pub acquire: Duration,
     /// How long the answer to a statement may take, on top of the server's own limit; none: for ever.
     pub answer: Option<Duration>,
-    /// How long a connection stays out of the pool at most, so that the pool can recycle it.
-    pub keep: Duration,
+    /// How old a connection gets.
+    pub lifetime: Lifetime,
+    /// Which of the warm connections is handed out.
+    pub order: PoolOrder,
+    /// Which idle connections are closed; none: the pool's own business.
+    pub trim: Option<Trim>,
     /// Whether a connection that was idle for longer than [`FRESH`] is pinged.
     pub pre_ping: bool,
     /// A lease that is held for longer is warned about.
@@ -64,25 +76,29 @@ pub(crate) struct Leases {
     pub(crate) target: ConnectTarget,
     options: LeaseOptions,
     // As many as the pool has connections; its queue is first come, first served.
-    permits: Arc<Semaphore>,
+    turns: Semaphore,
     state: Mutex<State>,
     // Giving a connection back spawns a task, and a drop may happen outside of the runtime.
     runtime: Handle,
     me: Weak<Leases>,
 }
 
+/// Locked once when a connection is handed out and once when it comes back, each time for a moment.
 #[derive(Default)]
 struct State {
+    // The one that has been idle for longest in front.
     warm: VecDeque<Warm>,
-    holders: HashMap<u64, Holder>,
-    next_holder: u64,
+    holders: Holders,
+    surplus: Surplus,
     janitor: bool,
     last_connect_error: Option<String>,
 }
 
+/// A connection that nobody uses.
 struct Warm {
     connection: PoolConnection<Postgres>,
-    taken: Instant,
+    /// When it has to go.
+    ends: Instant,
     idle_since: Instant,
     /// Whether it may be dead.
     suspect: bool,
@@ -90,21 +106,14 @@ struct Warm {
     stale: bool,
 }
 
-/// Who holds a connection.
-struct Holder {
-    place: &'static Location<'static>,
-    since: Instant,
-    warned: bool,
-}
-
 impl Leases {
     pub(crate) fn new(pool: PgPool, target: ConnectTarget, options: LeaseOptions) -> Arc<Self> {
-        let permits = pool.options().get_max_connections() as usize;
+        let turns = pool.options().get_max_connections() as usize;
         Arc::new_cyclic(|me| Self {
             pool,
             target,
             options,
-            permits: Arc::new(Semaphore::new(permits)),
+            turns: Semaphore::new(turns),
             state: Mutex::default(),
             runtime: Handle::current(),
             me: me.clone(),
@@ -122,35 +131,65 @@ impl Leases {
         place: &'static Location<'static>,
     ) -> Result<Lease> {
         let started = Instant::now();
-        let deadline = tokio::time::Instant::now() + self.options.acquire;
-        let timed_out = || self.timed_out(started.elapsed());
-        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
-            Ok(permit) => permit,
+        let (turn, now) = match self.turns.try_acquire() {
+            Ok(permit) => (Turn::new(self, permit), started),
             // It would wait for what may never come: its own caller holds a connection.
             Err(_) if self.is_held_here() => return Err(Error::WouldDeadlock),
-            Err(_) => {
-                let turn = Arc::clone(&self.permits).acquire_owned();
-                match timeout_at(deadline, turn).await {
-                    Ok(permit) => permit.map_err(|_| Error::PoolClosed)?,
-                    Err(_) => return Err(timed_out()),
-                }
-            }
+            Err(_) => (self.wait(started).await?, Instant::now()),
         };
         if self.pool.is_closed() {
             return Err(Error::PoolClosed);
         }
-        let warm = self.state().warm.pop_front();
-        let warm = match warm {
-            Some(warm) if warm.is_fresh(self.options.keep) => {
-                return Ok(self.lease(warm.connection, warm.taken, permit, place));
-            }
-            other => other,
+        match self.take_warm(now, place) {
+            (Some(warm), Some(holder)) => Ok(Lease::new(warm, holder, turn)),
+            (warm, _) => Box::pin(self.prepared(warm, turn, started, place)).await,
+        }
+    }
+
+    async fn wait(self: &Arc<Self>, started: Instant) -> Result<Turn> {
+        let deadline = (started + self.options.acquire).into();
+        match timeout_at(deadline, self.turns.acquire()).await {
+            Ok(Ok(permit)) => Ok(Turn::new(self, permit)),
+            Ok(Err(_)) => Err(Error::PoolClosed),
+            Err(_) => Err(self.timed_out(started.elapsed())),
+        }
+    }
+
+    /// A warm connection, and who holds it from now on; one that is not good as it is comes without.
+    fn take_warm(
+        &self,
+        now: Instant,
+        place: &'static Location<'static>,
+    ) -> (Option<Warm>, Option<usize>) {
+        let mut state = self.state();
+        let warm = match self.options.order {
+            PoolOrder::Fifo => state.warm.pop_front(),
+            PoolOrder::Lifo => state.warm.pop_back(),
         };
+        let good = warm.as_ref().is_some_and(|warm| warm.is_good(now));
+        let holder = good.then(|| state.holders.add(place, now));
+        (warm, holder)
+    }
+
+    /// A connection that is not at hand, or not known to be good.
+    async fn prepared(
+        self: &Arc<Self>,
+        warm: Option<Warm>,
+        turn: Turn,
+        started: Instant,
+        place: &'static Location<'static>,
+    ) -> Result<Lease> {
+        let deadline = tokio::time::Instant::from(started + self.options.acquire);
+        let timed_out = || self.timed_out(started.elapsed());
         // In a task: a caller that goes away leaves its connection to the next one.
         let leases = Arc::clone(self);
         let preparing = self.runtime.spawn(async move {
-            let (connection, taken) = leases.prepare(warm, deadline).await?;
-            Ok::<_, Error>(leases.lease(connection, taken, permit, place))
+            let warm = leases.prepare(warm, deadline).await?;
+            let mut state = leases.state();
+            let holder = state.holders.add(place, Instant::now());
+            leases.ensure_janitor(&mut state);
+            drop(state);
+            Ok::<_, Error>(Lease::new(warm, holder, turn))
         });
         match timeout_at(deadline, finished(preparing)).await {
             Ok(prepared) => prepared?.map_err(|error| match error {
@@ -178,27 +217,26 @@ impl Leases {
     }
 
     /// A connection that answers: a warm one, or one of the pool's.
-    async fn prepare(
-        &self,
-        warm: Option<Warm>,
-        deadline: tokio::time::Instant,
-    ) -> Result<(PoolConnection<Postgres>, Instant)> {
+    async fn prepare(&self, warm: Option<Warm>, deadline: tokio::time::Instant) -> Result<Warm> {
         if let Some(mut warm) = warm {
-            if warm.taken.elapsed() > self.options.keep {
-                self.return_to_pool(Anchored::new(warm.connection, &self.runtime)).await;
-            } else if !(self.options.pre_ping || warm.suspect || warm.stale) {
-                return Ok((warm.connection, warm.taken));
-            } else if let Ok(Ok(())) =
-                timeout(PING, made_ready(&mut warm.connection, warm.stale)).await
+            if warm.is_over(Instant::now()) {
+                self.part_with(Anchored::new(warm.connection, &self.runtime)).await;
+            } else if !(self.options.pre_ping || warm.suspect || warm.stale)
+                || matches!(
+                    timeout(PING, made_ready(&mut warm.connection, warm.stale)).await,
+                    Ok(Ok(()))
+                )
             {
-                return Ok((warm.connection, warm.taken));
+                return Ok(warm);
             } else {
                 discard(warm.connection);
             }
         }
         loop {
-            match self.pool.acquire().await {
-                Ok(connection) => return Ok((connection, Instant::now())),
+            match lifetime::aged(self.pool.acquire()).await {
+                Ok((connection, age)) => {
+                    return Ok(Warm::new(connection, self.options.lifetime.ends(age)));
+                }
                 Err(sqlx::Error::PoolTimedOut) => {
                     // The pool swallows why it could not connect; one attempt of our own tells.
                     let options = self.pool.connect_options();
@@ -229,27 +267,11 @@ impl Leases {
         self.state().last_connect_error = Some(error.to_string());
     }
 
-    fn lease(
-        self: &Arc<Self>,
-        connection: PoolConnection<Postgres>,
-        taken: Instant,
-        permit: OwnedSemaphorePermit,
-        place: &'static Location<'static>,
-    ) -> Lease {
-        let mut state = self.state();
-        let holder = state.next_holder;
-        state.next_holder += 1;
-        state.holders.insert(holder, Holder { place, since: Instant::now(), warned: false });
-        self.ensure_janitor(&mut state);
-        drop(state);
-        Lease::new(connection, taken, permit, holder, Arc::clone(self))
-    }
-
     fn timed_out(&self, waited: Duration) -> Error {
         let state = self.state();
         let mut holders: Vec<_> = state
             .holders
-            .values()
+            .iter()
             .map(|holder| (holder.place.to_string(), holder.since.elapsed()))
             .collect();
         holders.sort_by_key(|(_, held)| std::cmp::Reverse(*held));
@@ -299,22 +321,42 @@ impl Leases {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a clean connection for the next caller.
-    fn keep(&self, connection: PoolConnection<Postgres>, taken: Instant) {
-        if self.pool.is_closed() || taken.elapsed() > self.options.keep {
-            return self.spawn_return(connection);
-        }
-        let warm =
-            Warm { connection, taken, idle_since: Instant::now(), suspect: false, stale: false };
+    /// Takes a clean connection back, for the next caller; from whom, if a holder is told.
+    fn keep(&self, connection: PoolConnection<Postgres>, ends: Instant, holder: Option<usize>) {
+        let warm = Warm::new(connection, ends);
+        let going = self.pool.is_closed() || warm.is_over(warm.idle_since);
         let mut state = self.state();
+        if let Some(holder) = holder {
+            state.holders.remove(holder);
+        }
+        if going {
+            drop(state);
+            return self.spawn_parting(warm.connection);
+        }
         state.warm.push_back(warm);
         self.ensure_janitor(&mut state);
     }
 
     fn spawn_return(&self, connection: PoolConnection<Postgres>) {
+        self.spawn_with(connection, |leases, connection| async move {
+            leases.return_to_pool(connection).await;
+        });
+    }
+
+    fn spawn_parting(&self, connection: PoolConnection<Postgres>) {
+        self.spawn_with(connection, |leases, connection| async move {
+            leases.part_with(connection).await;
+        });
+    }
+
+    fn spawn_with<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        connection: PoolConnection<Postgres>,
+        task: impl FnOnce(Arc<Self>, Anchored) -> F,
+    ) {
         if let Some(leases) = self.me.upgrade() {
             let connection = Anchored::new(connection, &self.runtime);
-            self.runtime.spawn(async move { leases.return_to_pool(connection).await });
+            self.runtime.spawn(task(leases, connection));
         } else {
             let _runtime = self.runtime.enter();
             drop(connection);
@@ -325,6 +367,16 @@ impl Leases {
     /// is dropped, and its place in the pool is free.
     async fn return_to_pool(&self, mut connection: Anchored) {
         let _ = timeout(PING, connection.return_to_pool()).await;
+    }
+
+    /// Parts with a connection whose time is over.
+    async fn part_with(&self, connection: Anchored) {
+        match self.options.lifetime {
+            Lifetime::Recycle(_) => {
+                let _ = timeout(PING, connection.into_inner().close()).await;
+            }
+            Lifetime::Lend(_) => self.return_to_pool(connection).await,
+        }
     }
 
     /// Starts the janitor unless it runs.
@@ -346,26 +398,30 @@ impl Leases {
             }
             stale.extend(state.warm.pop_front());
         }
-        let mut slow = Vec::new();
-        for holder in state.holders.values_mut() {
-            let held = holder.since.elapsed();
-            if !holder.warned && held > self.options.held {
-                holder.warned = true;
-                slow.push((holder.place, held));
-            }
+        let slow = state.holders.slow(self.options.held);
+        let mut surplus = Vec::new();
+        if let Some(trim) = self.options.trim.filter(|_| !closed) {
+            let count = state.surplus.look(trim, &self.pool);
+            surplus.extend((0..count).map_while(|_| self.pool.try_acquire()));
         }
-        state.janitor = !(state.warm.is_empty() && state.holders.is_empty());
+        let wide = self.options.trim.is_some_and(|trim| self.pool.size() > trim.keep);
+        state.janitor = !(state.warm.is_empty() && state.holders.is_empty()) || (wide && !closed);
         let again = state.janitor;
         drop(state);
         for warm in stale {
             self.spawn_return(warm.connection);
         }
-        for (place, held) in slow {
+        for connection in surplus {
+            self.spawn_with(connection, |_, connection| async move {
+                let _ = timeout(PING, connection.into_inner().close()).await;
+            });
+        }
+        for holder in slow {
             tracing::warn!(
                 target: "chancery",
                 event = "database.connection_held_long",
-                %place,
-                ?held,
+                place = %holder.place,
+                held = ?holder.since.elapsed(),
                 "a connection is being held for long"
             );
         }
@@ -373,8 +429,8 @@ impl Leases {
     }
 }
 
-/// Gives idle connections back to the pool and warns of those that are held for long. Runs only
-/// while there are any.
+/// Gives idle connections back to the pool, warns of those that are held for long, and closes those
+/// that are too many. Runs only while there are any.
 async fn janitor(leases: Weak<Leases>, pool: PgPool) {
     let mut closing = Some(pool.close_event());
     drop(pool);
@@ -402,9 +458,16 @@ impl Drop for Leases {
 }
 
 impl Warm {
-    fn is_fresh(&self, keep: Duration) -> bool {
-        !(self.suspect || self.stale)
-            && self.idle_since.elapsed() < FRESH
-            && self.taken.elapsed() <= keep
+    fn new(connection: PoolConnection<Postgres>, ends: Instant) -> Self {
+        Self { connection, ends, idle_since: Instant::now(), suspect: false, stale: false }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        now >= self.ends
+    }
+
+    /// Whether it can be handed out without a look at it.
+    fn is_good(&self, now: Instant) -> bool {
+        !(self.suspect || self.stale) && now < self.idle_since + FRESH && !self.is_over(now)
     }
 }

@@ -22,7 +22,7 @@ pub(crate) mod transaction;
 pub(crate) mod transaction_state;
 pub(crate) mod unit_of_work;
 
-pub use config::{ConfigError, DatabaseConfig, DatabaseConfigBuilder, SslMode};
+pub use config::{ConfigError, DatabaseConfig, DatabaseConfigBuilder, PoolOrder, SslMode};
 pub use conn::Conn;
 pub use constraint::Constraint;
 pub use database::{Database, PoolStatus};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chancery::{Database, Error, PoolStatus};
+use chancery::{Database, Error, PoolOrder, PoolStatus};
 use futures_util::future::join_all;
 use sqlx::PgPool;
 use tracing::Level;
@@ -53,6 +53,60 @@ async fn pool_size_connections_are_kept_and_the_overflow_is_trimmed(pool: PgPool
 }
 
 #[sqlx::test(migrations = false)]
+async fn idle_connections_are_kept_in_silence(pool: PgPool) {
+    const SIZE: u32 = 20;
+    let config = config(&pool).application_name("silent").pool_size(SIZE).max_overflow(0);
+    let db = connect(config.idle_timeout(Duration::from_millis(100))).await;
+    drop(join_all((0..SIZE).map(async |_| db.begin().await.unwrap())).await);
+    let backends = async || {
+        value::<Vec<i32>>(
+            &pool,
+            "select array_agg(pid order by pid) from pg_stat_activity
+              where application_name = 'silent'",
+        )
+        .await
+    };
+    let before = backends().await;
+    assert_eq!(before.len(), SIZE as usize);
+    // Each is pinged once more when it is given back after a second; then nothing is sent, though the
+    // time after which surplus connections go has passed again and again.
+    eventually("nothing was sent for three seconds", async || {
+        value::<bool>(
+            &pool,
+            "select max(state_change) < now() - interval '3 seconds' from pg_stat_activity
+              where application_name = 'silent'",
+        )
+        .await
+    })
+    .await;
+    assert_eq!(backends().await, before, "others were opened in their place");
+    db.close().await;
+}
+
+#[sqlx::test(migrations = false)]
+async fn the_connection_that_is_used_next_is_the_first_one_back_or_the_last(pool: PgPool) {
+    for (order, turns) in [(PoolOrder::Fifo, [0, 1, 2, 0]), (PoolOrder::Lifo, [2, 2, 2, 2])] {
+        let db = connect(config(&pool).pool_size(3).max_overflow(0).pool_order(order)).await;
+        let mut units = join_all((0..3).map(async |_| db.begin().await.unwrap())).await;
+        let mut pids = Vec::new();
+        for unit in &mut units {
+            let pid: i32 = sqlx::query_scalar("select pg_backend_pid()")
+                .fetch_one(unit.executor())
+                .await
+                .unwrap();
+            pids.push(pid);
+        }
+        for unit in units {
+            unit.commit().await.unwrap();
+        }
+        for turn in turns {
+            assert_eq!(backend(&db).await, pids[turn], "{order:?}");
+        }
+        db.close().await;
+    }
+}
+
+#[sqlx::test(migrations = false)]
 async fn waiting_for_a_connection_ends_in_time(pool: PgPool) {
     let config = config(&pool).pool_size(1).max_overflow(0);
     let db = connect(config.pool_timeout(Duration::from_millis(100))).await;
@@ -82,6 +136,30 @@ async fn a_connection_past_its_age_is_replaced(pool: PgPool) {
     let first = backend(&db).await;
     eventually("it is replaced", async || backend(&db).await != first).await;
     assert_eq!(db.pool_status().size, 1);
+    db.close().await;
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_connection_that_is_never_idle_is_replaced_at_its_age(pool: PgPool) {
+    let config = config(&pool).pool_size(1).max_overflow(0);
+    let db = connect(config.pool_recycle(Duration::from_millis(500))).await;
+    let first = backend(&db).await;
+    let opened = Instant::now();
+    while backend(&db).await == first {
+        assert!(opened.elapsed() < Duration::from_secs(5), "it is still there");
+    }
+    // A tenth less at the least, and it was opened a moment before.
+    assert!(opened.elapsed() > Duration::from_millis(400), "after {:?}", opened.elapsed());
+    assert_eq!(db.pool_status().size, 1);
+
+    // One that is held goes when it comes back.
+    let mut uow = db.begin().await.unwrap();
+    let held: i32 = sqlx::query_scalar("select pg_backend_pid() from pg_sleep(0.6)")
+        .fetch_one(uow.executor())
+        .await
+        .unwrap();
+    uow.commit().await.unwrap();
+    assert_ne!(backend(&db).await, held);
     db.close().await;
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{ConfigError, DatabaseConfig, SslMode, url};
+use super::{ConfigError, DatabaseConfig, PoolOrder, SslMode, url};
 
 /// Builds a [`DatabaseConfig`].
 #[derive(Clone)]
@@ -19,6 +19,7 @@ pub struct DatabaseConfigBuilder {
     pub(super) pool_timeout: Duration,
     pub(super) pool_recycle: Duration,
     pub(super) pool_pre_ping: bool,
+    pub(super) pool_order: PoolOrder,
     pub(super) idle_timeout: Duration,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) health_timeout: Duration,
@@ -43,6 +44,7 @@ impl Default for DatabaseConfigBuilder {
             pool_timeout: Duration::from_secs(5),
             pool_recycle: Duration::from_secs(1800),
             pool_pre_ping: true,
+            pool_order: PoolOrder::default(),
             idle_timeout: Duration::from_secs(600),
             connect_timeout: None,
             health_timeout: Duration::from_secs(2),
@@ -111,6 +113,12 @@ impl DatabaseConfigBuilder {
     /// Default: yes.
     pub fn pool_pre_ping(mut self, on: bool) -> Self {
         self.pool_pre_ping = on;
+        self
+    }
+
+    /// Which of the idle connections is used next. Default: [`PoolOrder::Fifo`].
+    pub fn pool_order(mut self, order: PoolOrder) -> Self {
+        self.pool_order = order;
         self
     }
 
@@ -234,6 +242,7 @@ impl DatabaseConfigBuilder {
             pool_timeout: self.pool_timeout,
             pool_recycle: self.pool_recycle,
             pool_pre_ping: self.pool_pre_ping,
+            pool_order: self.pool_order,
             idle_timeout: self.idle_timeout,
             health_timeout: self.health_timeout,
             close_timeout: self.close_timeout,

@@ -9,10 +9,10 @@ use sqlx::postgres::PgTransactionManager;
 use sqlx::{Connection, PgConnection, Postgres};
 use sqlx_core::transaction::TransactionManager;
 use tokio::runtime::Handle;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
-use super::{Leases, RELEASE};
+use super::{Leases, RELEASE, Warm};
 use crate::db::answer::{answered, breaks_connection};
 
 /// Drops the connection itself: its socket closes, its place in the pool is free at once, and the
@@ -42,7 +42,7 @@ impl Anchored {
         Self { connection: Some(connection), runtime: runtime.clone() }
     }
 
-    fn into_inner(mut self) -> PoolConnection<Postgres> {
+    pub(super) fn into_inner(mut self) -> PoolConnection<Postgres> {
         self.connection.take().expect(TAKEN)
     }
 }
@@ -88,35 +88,45 @@ impl Condition {
     }
 }
 
-/// A connection on loan. Dropped, it goes to the next caller.
-pub(crate) struct Lease {
-    // None only while `drop` runs.
-    connection: Option<PoolConnection<Postgres>>,
-    condition: Condition,
-    /// Whether what is prepared on it no longer fits the schema.
-    stale: bool,
-    taken: Instant,
-    permit: Option<OwnedSemaphorePermit>,
-    holder: u64,
+/// A place among those who may hold a connection. Dropped, it is the next one's.
+pub(super) struct Turn {
     leases: Arc<Leases>,
 }
 
+impl Turn {
+    pub(super) fn new(leases: &Arc<Leases>, permit: SemaphorePermit<'_>) -> Self {
+        permit.forget();
+        Self { leases: Arc::clone(leases) }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.leases.turns.add_permits(1);
+    }
+}
+
+/// A connection on loan. Dropped, it goes to the next caller.
+pub(crate) struct Lease {
+    // None only while `drop` runs, both of them.
+    connection: Option<PoolConnection<Postgres>>,
+    turn: Option<Turn>,
+    condition: Condition,
+    /// Whether what is prepared on it no longer fits the schema.
+    stale: bool,
+    ends: Instant,
+    holder: usize,
+}
+
 impl Lease {
-    pub(super) fn new(
-        connection: PoolConnection<Postgres>,
-        taken: Instant,
-        permit: OwnedSemaphorePermit,
-        holder: u64,
-        leases: Arc<Leases>,
-    ) -> Self {
+    pub(super) fn new(warm: Warm, holder: usize, turn: Turn) -> Self {
         Self {
-            connection: Some(connection),
+            connection: Some(warm.connection),
+            turn: Some(turn),
             condition: Condition::Clean,
             stale: false,
-            taken,
-            permit: Some(permit),
+            ends: warm.ends,
             holder,
-            leases,
         }
     }
 
@@ -138,10 +148,11 @@ impl Lease {
     where
         F: Future<Output = Result<T, sqlx::Error>> + 'l,
     {
-        let Self { connection, condition, leases, .. } = self;
+        let limit = self.leases().answer_timeout();
+        let Self { connection, condition, .. } = self;
         *condition = Condition::Busy;
         let connection = connection.as_deref_mut().expect(TAKEN);
-        let outcome = answered(leases.answer_timeout(), statement(connection)).await;
+        let outcome = answered(limit, statement(connection)).await;
         *condition = Condition::after(outcome.as_ref());
         outcome
     }
@@ -158,12 +169,12 @@ impl Lease {
 
     /// Drops what is prepared on it, in one round trip.
     pub(crate) async fn forget_statements(&mut self) -> Result<(), sqlx::Error> {
-        self.leases.stale_all();
+        self.leases().stale_all();
         self.run(|conn| conn.clear_cached_statements()).await
     }
 
     pub(crate) fn leases(&self) -> &Arc<Leases> {
-        &self.leases
+        &self.turn.as_ref().expect(TAKEN).leases
     }
 }
 
@@ -185,37 +196,40 @@ impl DerefMut for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.leases.state().holders.remove(&self.holder);
-        let Some(connection) = self.connection.take() else { return };
+        let (Some(connection), Some(turn)) = (self.connection.take(), self.turn.take()) else {
+            return;
+        };
+        let leases = &turn.leases;
         let open = PgTransactionManager::get_transaction_depth(&connection) > 0;
         match self.condition {
-            // The connection first, then the permit: who waits for it finds the connection.
+            // The connection first, then the turn: who waits for it finds the connection.
             Condition::Clean if !open && !self.stale => {
-                self.leases.keep(connection, self.taken);
-                drop(self.permit.take());
+                leases.keep(connection, self.ends, Some(self.holder))
             }
             Condition::Broken => {
+                leases.state().holders.remove(self.holder);
                 // What broke it may have broken the others: one failure is enough.
-                self.leases.suspect_all();
-                let _runtime = self.leases.runtime.enter();
+                leases.suspect_all();
+                let _runtime = leases.runtime.enter();
                 discard(connection);
             }
             Condition::Clean | Condition::Busy => {
-                let (leases, taken, stale) = (Arc::clone(&self.leases), self.taken, self.stale);
+                leases.state().holders.remove(self.holder);
+                let (ends, stale) = (self.ends, self.stale);
                 if stale {
                     leases.stale_all();
                 }
-                let permit = self.permit.take();
-                let mut connection = Anchored::new(connection, &self.leases.runtime);
-                self.leases.runtime.spawn(async move {
+                let runtime = leases.runtime.clone();
+                let mut connection = Anchored::new(connection, &runtime);
+                runtime.spawn(async move {
                     while PgTransactionManager::get_transaction_depth(&connection) > 0 {
                         PgTransactionManager::start_rollback(&mut connection);
                     }
                     match timeout(RELEASE, made_ready(&mut connection, stale)).await {
-                        Ok(Ok(())) => leases.keep(connection.into_inner(), taken),
+                        Ok(Ok(())) => turn.leases.keep(connection.into_inner(), ends, None),
                         _ => discard(connection.into_inner()),
                     }
-                    drop(permit);
+                    drop(turn);
                 });
             }
         }
