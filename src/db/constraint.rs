@@ -30,11 +30,18 @@ macro_rules! constraints {
             pub(crate) fn from_name(name: &str) -> Self {
                 match name {
                     $($name => Self::$variant,)+
-                    _ => Self::Other,
+                    _ => of_a_partition(name).map_or(Self::Other, |name| Self::from_name(&name)),
                 }
             }
         }
     };
+}
+
+/// The key of the whole table, of a partition's that was broken: `messages_p7_pkey` is of `messages`.
+fn of_a_partition(name: &str) -> Option<String> {
+    let (table, rest) = name.split_once("_p")?;
+    let key = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+    (key.len() < rest.len() && key.starts_with('_')).then(|| format!("{table}{key}"))
 }
 
 constraints! {

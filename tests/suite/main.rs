@@ -25,6 +25,7 @@ mod job_worker;
 mod messages;
 mod migrations;
 mod other_programs;
+mod partitioning;
 mod plans;
 mod pool;
 mod projects;

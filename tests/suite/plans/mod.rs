@@ -132,19 +132,23 @@ async fn a_dropped_index_is_told_by_the_name_of_its_statement(pool: PgPool) {
 }
 
 /// What one statement's plan reads, and what is wrong with it.
-struct Look {
-    indexes: BTreeSet<String>,
-    faults: BTreeSet<String>,
+pub struct Look {
+    pub indexes: BTreeSet<String>,
+    pub faults: BTreeSet<String>,
 }
 
-struct Planner<'c> {
+pub struct Planner<'c> {
     connection: &'c mut PgConnection,
     catalogue: Catalogue,
 }
 
 impl<'c> Planner<'c> {
-    async fn new(connection: &'c mut PgConnection) -> Self {
+    pub async fn new(connection: &'c mut PgConnection) -> Self {
         sqlx::raw_sql(include_str!("rows.sql")).execute(&mut *connection).await.unwrap();
+        Self::of_a_filled_database(connection).await
+    }
+
+    pub async fn of_a_filled_database(connection: &'c mut PgConnection) -> Self {
         sqlx::raw_sql(SETTINGS).execute(&mut *connection).await.unwrap();
         let catalogue = catalogue(connection).await;
         Self { connection, catalogue }
@@ -152,7 +156,7 @@ impl<'c> Planner<'c> {
 
     /// The crate's statements, and what the server does by itself for each foreign key: when the row
     /// that it refers to is deleted, and when a row that refers is written.
-    async fn statements(&mut self) -> Vec<Statement> {
+    pub async fn statements(&mut self) -> Vec<Statement> {
         let mut statements = statements::of_the_crate();
         let keys: Vec<(String, i32, String, String)> = sqlx::query_as(
             "select conname::text, cardinality(conkey),
@@ -179,7 +183,7 @@ impl<'c> Planner<'c> {
         statements
     }
 
-    async fn look_at(&mut self, statement: &Statement) -> Look {
+    pub async fn look_at(&mut self, statement: &Statement) -> Look {
         let nulls = vec!["null"; statement.parameters].join(", ");
         let arguments = if nulls.is_empty() { nulls } else { format!("({nulls})") };
         let script = format!(

@@ -79,12 +79,8 @@ impl<'c> Plan<'c> {
                 faults.insert(format!("reads all of {relation}"));
             }
             "Sort" | "Incremental Sort" if !inputs(node).all(|input| self.bounded(input)) => {
-                let key: Vec<_> = node["Sort Key"]
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .map(|k| k.as_str().unwrap())
-                    .collect();
+                let keys = node["Sort Key"].as_array().unwrap().iter();
+                let key: Vec<_> = keys.map(|key| unqualified(key.as_str().unwrap())).collect();
                 faults.insert(format!("sorts by {}", key.join(", ")));
             }
             _ => {}
@@ -167,6 +163,14 @@ fn narrowed(node: &Value, index: &Index) -> Narrowed {
         Narrowed::ToARange
     } else {
         Narrowed::No
+    }
+}
+
+/// Without the table, which is told or not, depending on how many there are.
+fn unqualified(key: &str) -> &str {
+    match key.split_once('.') {
+        Some((table, column)) if words(table).count() == 1 => column,
+        _ => key,
     }
 }
 
