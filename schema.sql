@@ -344,7 +344,11 @@ create table sessions (
     token_hash varchar(255) not null,
     expires_at timestamptz not null,
     created_at timestamptz not null default now(),
+    absolute_expires_at timestamptz,
+    idle_timeout interval,
     constraint sessions_pkey PRIMARY KEY (id),
+    constraint sessions_absolute_expires_at_check CHECK (absolute_expires_at >= '0001-01-01 00:00:00+00'::timestamptz AND absolute_expires_at < '10000-01-01 00:00:00+00'::timestamptz),
+    constraint sessions_idle_timeout_check CHECK (idle_timeout > '00:00:00'::interval),
     constraint sessions_times_check CHECK (LEAST(expires_at, created_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(expires_at, created_at) < '10000-01-01 00:00:00+00'::timestamptz),
     constraint sessions_token_hash_key UNIQUE (token_hash),
     constraint sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE

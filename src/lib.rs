@@ -42,7 +42,7 @@ pub use extraction::{
     ProjectId, ProjectPatch, ProjectRepository, RetryPolicy, Worker, WorkerOptions,
 };
 pub use identity::{
-    NewUser, NewUserPreferences, PasswordHash, Session, SessionId, SessionRepository,
+    NewUser, NewUserPreferences, PasswordHash, Session, SessionId, SessionRepository, SessionToken,
     SummaryLength, TokenHash, UpdateFrequency, User, UserId, UserPatch, UserPreferences,
     UserPreferencesId, UserPreferencesPatch, UserPreferencesRepository, UserRepository,
 };

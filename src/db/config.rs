@@ -85,7 +85,13 @@ impl From<SslMode> for PgSslMode {
 /// Special characters are percent-encoded: `/`, `?`, `#` and `@` in a password, `@` after the host, `&`
 /// in a parameter, tabs and line breaks everywhere.
 ///
-/// Without `sslmode`, `verify-full` holds for every host that is not a loopback address or a socket.
+/// Without `sslmode`, `verify-full` holds for every host that is not `localhost`, a loopback address or a
+/// socket. The certificate may be signed by an authority that is trusted everywhere or by the one that
+/// `sslrootcert` names (a file in PEM form).
+///
+/// Notices and warnings that the server would send beside its answers are kept back
+/// (`client_min_messages=error`): triggers can put values into them, and the driver logs them. Who wants
+/// them says `options=-c%20client_min_messages=notice`.
 ///
 /// [`Database::connect`]: crate::Database::connect
 #[derive(Clone)]
@@ -251,7 +257,8 @@ impl DatabaseConfig {
             .ssl_mode(self.server.ssl_mode.into())
             .application_name(&self.server.application_name);
         options = match &self.server.ssl_root_cert {
-            Some(path) => options.ssl_root_cert(path),
+            Some(url::RootCert::File(path)) => options.ssl_root_cert(path),
+            Some(url::RootCert::Pem(pem)) => options.ssl_root_cert_from_pem(pem.clone()),
             None if std::env::var_os("PGSSLROOTCERT").is_some() => {
                 options.ssl_root_cert_from_pem(Vec::new())
             }
@@ -269,6 +276,8 @@ impl DatabaseConfig {
             ("lock_timeout", timeout(self.lock_timeout)),
             ("idle_in_transaction_session_timeout", timeout(self.idle_in_transaction_timeout)),
             ("client_connection_check_interval", timeout(self.client_check_interval)),
+            // The driver logs what the server and its triggers remark, values and all.
+            ("client_min_messages", Some("error".to_owned())),
         ];
         options = options.options(settings.iter().filter_map(|(k, v)| Some((k, v.as_ref()?))));
         if let Some(extra) = &self.server.options {

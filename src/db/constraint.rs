@@ -59,6 +59,8 @@ constraints! {
     SessionsPkey = "sessions_pkey",
     SessionsTokenHashKey = "sessions_token_hash_key",
     SessionsUserIdFkey = "sessions_user_id_fkey",
+    SessionsAbsoluteExpiresAtCheck = "sessions_absolute_expires_at_check",
+    SessionsIdleTimeoutCheck = "sessions_idle_timeout_check",
     SessionsTimesCheck = "sessions_times_check",
     ConversationsPkey = "conversations_pkey",
     ConversationsIdUserIdKey = "conversations_id_user_id_key",

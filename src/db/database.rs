@@ -179,7 +179,8 @@ impl Database {
         &self.inner.leases
     }
 
-    /// The pool, for what this crate does not do.
+    /// The pool, for what this crate does not do. Its `connect_options()` are the driver's, whose `Debug`
+    /// shows the password: do not print them.
     ///
     /// A connection that was just used stays out of it for about a second, for the next caller here:
     /// whoever takes connections from the pool itself, all of them at once, may have to wait for that.

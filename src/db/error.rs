@@ -170,6 +170,10 @@ pub enum Error {
     #[error(transparent)]
     InvalidInput(#[from] InvalidInput),
 
+    /// The system's random generator has nothing to give.
+    #[error("the system gives no random bytes")]
+    NoRandomness,
+
     /// The role may not do this (42501).
     #[error("permission denied for this database role")]
     PermissionDenied,
@@ -237,6 +241,13 @@ impl Error {
     /// The error of an attempt to connect, told with what was tried.
     pub(crate) fn from_connect(error: sqlx::Error, target: &ConnectTarget) -> Self {
         match error {
+            // What TLS makes of a certificate that it refuses.
+            sqlx::Error::Io(source)
+                if source.kind() == std::io::ErrorKind::InvalidData
+                    && source.get_ref().is_some() =>
+            {
+                Self::Tls(DriverError(sqlx::Error::Io(source)))
+            }
             sqlx::Error::Io(source) => {
                 Self::Unreachable { address: target.address.clone(), source }
             }

@@ -128,7 +128,7 @@ impl<A: Access> SessionRepository<'_, A> {
 
 impl SessionRepository<'_> {
     /// Sliding expiry: finds the session that this token opens and has it end `lifetime` from now,
-    /// unless it ends later anyway. None when it has expired.
+    /// unless it ends later anyway; never past its absolute end, if it has one. None when it has expired.
     ///
     /// # Errors
     ///
@@ -142,7 +142,8 @@ impl SessionRepository<'_> {
         Ok(sqlx::query_as!(
             Session,
             "update sessions
-                set expires_at = greatest(expires_at, now() + make_interval(secs => $2))
+                set expires_at = least(absolute_expires_at,
+                                       greatest(expires_at, now() + make_interval(secs => $2)))
               where token_hash = $1 and expires_at > now()
              returning id, user_id, token_hash, expires_at, created_at",
             token_hash.expose(),

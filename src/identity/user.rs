@@ -55,7 +55,7 @@ debug_fields!(User { id, is_active, last_login, created_at, updated_at });
 /// use chancery::{NewUser, PasswordHash};
 ///
 /// let through_a_provider = NewUser::new("ada@example.org").name("Ada");
-/// let hash = PasswordHash::new("$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaA")?;
+/// let hash = PasswordHash::new("$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaC1vZi0xNi1ieXRlcw")?;
 /// let with_a_password = NewUser::new("ada@example.org").password_hash(hash);
 /// # Ok::<(), chancery::Error>(())
 /// ```

@@ -20,24 +20,25 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Metadata, Subscriber};
 
+use crate::support::database::{config, connect, url};
 use crate::support::{token_hash, unique};
 
-const CANARY: &str = "c4n4ry";
+pub const CANARY: &str = "c4n4ry";
 
 /// Collects all that is logged on this thread, at every level; a test's runtime has no other.
-struct Log {
+pub struct Log {
     text: Arc<Mutex<String>>,
     _guard: DefaultGuard,
 }
 
 impl Log {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let text = Arc::<Mutex<String>>::default();
         let _guard = tracing::subscriber::set_default(Collector(Arc::clone(&text)));
         Self { text, _guard }
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         self.text.lock().unwrap().clone()
     }
 }
@@ -80,7 +81,7 @@ impl Subscriber for Collector {
 }
 
 #[track_caller]
-fn assert_clean(shown: &str) {
+pub fn assert_clean(shown: &str) {
     assert!(!shown.contains(CANARY), "{shown}");
 }
 
@@ -97,7 +98,7 @@ fn shown(error: &Error) -> String {
 
 /// The error, after checking that it shows nothing.
 #[track_caller]
-fn failed<T: fmt::Debug>(result: Result<T, Error>) -> Error {
+pub fn failed<T: fmt::Debug>(result: Result<T, Error>) -> Error {
     let error = result.unwrap_err();
     assert_clean(&shown(&error));
     error
@@ -137,8 +138,8 @@ fn private_message(conversation: &Conversation) -> NewMessage {
     NewMessage::user(conversation.id, CANARY).metadata(notes())
 }
 
-/// One row in every table that has a repository.
-async fn private_rows(db: &Database) -> (User, Conversation, Transcript) {
+/// A row in each table of accounts, chats, transcripts, templates and settings.
+pub async fn private_rows(db: &Database) -> (User, Conversation, Transcript) {
     let user = db.users().create(private_user()).await.unwrap();
     let conversation = db.conversations().create(user.id, Some(CANARY)).await.unwrap();
     let transcript = db.transcripts().create(private_transcript(user.id)).await.unwrap();
@@ -405,10 +406,13 @@ async fn what_fails_at_commit_shows_no_value(pool: PgPool) {
 }
 
 /// What PostgreSQL or a trigger says beside the answer, the driver logs at INFO or WARN under
-/// `sqlx::postgres::notice`, values and all. The crate's own schema says nothing of the kind; an
-/// application whose triggers do can have the server keep it back.
+/// `sqlx::postgres::notice`, values and all. So the server is told to keep it back; on a pool of the
+/// application's own, which has settings of its own, it is the application that tells.
 #[sqlx::test(migrator = "chancery::MIGRATOR")]
-async fn a_notice_of_the_application_s_is_logged_unless_the_server_keeps_it_back(pool: PgPool) {
+async fn a_notice_of_the_application_s_is_kept_back_unless_it_asks_for_it(pool: PgPool) {
+    let own = connect(config(&pool).pool_size(1)).await;
+    let noisy = url(&pool).as_str().to_owned() + "?options=-c%20client_min_messages=notice";
+    let noisy = connect(DatabaseConfig::builder().url(&noisy).pool_size(1)).await;
     let db = Database::from_pool(pool);
     sqlx::query(
         "create function chatter(secret text) returns void language plpgsql as
@@ -418,6 +422,14 @@ async fn a_notice_of_the_application_s_is_logged_unless_the_server_keeps_it_back
     .await
     .unwrap();
     let chatter = sqlx::query("select chatter($1)").bind(CANARY);
+    for (db, said) in [(&own, 0), (&noisy, 2)] {
+        let log = Log::start();
+        sqlx::query("select chatter($1)").bind(CANARY).execute(db.executor()).await.unwrap();
+        let text = log.text();
+        assert_eq!(text.matches("sqlx::postgres::notice").count(), said, "{text}");
+        assert_eq!(text.matches(CANARY).count(), said, "{text}");
+        db.close().await;
+    }
     {
         let log = Log::start();
         let mut uow = db.begin().await.unwrap();
@@ -480,6 +492,8 @@ async fn the_connection_s_password_is_never_shown() {
     let uow = db.begin().await.unwrap();
     let pool = db.pool();
     assert_clean(&format!("{db:?} {db:#?} {pool:?} {uow:?} {:?} {health:?} {json}", db.users()));
+    // The driver's own options do show it, to whoever prints them: the docs of `pool` say so.
+    assert!(format!("{:?}", pool.connect_options()).contains(CANARY));
     drop(uow);
     db.close().await;
     assert_clean(&shown(&failed(db.users().get_by_id(UserId::new()).await)));

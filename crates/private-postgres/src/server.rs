@@ -55,6 +55,7 @@ pub enum StopMode {
 #[derive(Clone, Default)]
 pub struct Builder {
     settings: Vec<(String, String)>,
+    files: Vec<(String, String)>,
     port: Option<u16>,
     password: Option<String>,
 }
@@ -64,6 +65,14 @@ impl Builder {
     #[must_use]
     pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.push((name.into(), value.into()));
+        self
+    }
+
+    /// A file in the data folder that only the server can read: a certificate or its key for `ssl`, or
+    /// `pg_hba.conf` in place of the usual one.
+    #[must_use]
+    pub fn file(mut self, name: impl Into<String>, content: impl Into<String>) -> Self {
+        self.files.push((name.into(), content.into()));
         self
     }
 
@@ -127,6 +136,13 @@ impl Builder {
         }
         folder::sweep(&parents, identity, &pg_ctl);
         server.init(&settings)?;
+        for (name, content) in &self.files {
+            let path = server.data.join(name);
+            _ = fs::remove_file(&path);
+            server
+                .write_private(&path, content)
+                .map_err(|error| StartError::new(format!("{name}: {error}")))?;
+        }
         server.start_on_a_port(self.port)?;
         Ok(server)
     }
@@ -321,6 +337,17 @@ impl Server {
         run(self.identity.command(postgres).arg("--version")).map(drop)
     }
 
+    /// A new file that only the server's user can read.
+    fn write_private(&self, path: &Path, content: &str) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(content.as_bytes())?;
+        if self.identity.dropped {
+            let Identity { uid, gid, .. } = self.identity;
+            chown(path, Some(uid), Some(gid))?;
+        }
+        Ok(())
+    }
+
     /// Makes the cluster.
     fn init(&self, settings: &str) -> Result<(), StartError> {
         let failed = |error: io::Error| StartError::new(format!("making the cluster: {error}"));
@@ -336,17 +363,7 @@ impl Server {
             self.run_to_its_end(command.arg("-D").arg(&self.data))
         };
         if let Some(password) = &self.password {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&password_file)
-                .map_err(failed)?;
-            writeln!(file, "{password}").map_err(failed)?;
-            if self.identity.dropped {
-                let Identity { uid, gid, .. } = self.identity;
-                chown(&password_file, Some(uid), Some(gid)).map_err(failed)?;
-            }
+            self.write_private(&password_file, &format!("{password}\n")).map_err(failed)?;
         }
         // Older systems lack the locale C.UTF-8; `initdb` removes what it made when it fails.
         let result = initdb("C.UTF-8").or_else(|problem| match problem.contains("locale") {

@@ -1,10 +1,12 @@
 //! A configuration, setting by setting.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::url::RootCert;
 use super::{ConfigError, DatabaseConfig, PoolOrder, SslMode, url};
 
 /// Builds a [`DatabaseConfig`].
@@ -13,6 +15,8 @@ pub struct DatabaseConfigBuilder {
     pub(super) url: Option<SecretString>,
     pub(super) password: Option<SecretString>,
     pub(super) ssl_mode: Option<SslMode>,
+    pub(super) ssl_root_cert: Option<RootCert>,
+    pub(super) ssl_client_cert: Option<(PathBuf, PathBuf)>,
     pub(super) application_name: Option<String>,
     pub(super) pool_size: u32,
     pub(super) max_overflow: u32,
@@ -38,6 +42,8 @@ impl Default for DatabaseConfigBuilder {
             url: None,
             password: None,
             ssl_mode: None,
+            ssl_root_cert: None,
+            ssl_client_cert: None,
             application_name: None,
             pool_size: 5,
             max_overflow: 10,
@@ -75,6 +81,26 @@ impl DatabaseConfigBuilder {
     /// Encryption, instead of the URL's.
     pub fn ssl_mode(mut self, mode: SslMode) -> Self {
         self.ssl_mode = Some(mode);
+        self
+    }
+
+    /// The file with the certificate of the authority that signs the server's, in PEM form, instead of the
+    /// URL's `sslrootcert`. Authorities that are trusted everywhere stay trusted.
+    pub fn ssl_root_cert(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ssl_root_cert = Some(RootCert::File(path.into()));
+        self
+    }
+
+    /// As [`ssl_root_cert`](Self::ssl_root_cert), with the content of such a file.
+    pub fn ssl_root_cert_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.ssl_root_cert = Some(RootCert::Pem(pem.into()));
+        self
+    }
+
+    /// The files with this client's certificate and its key, in PEM form, instead of the URL's `sslcert`
+    /// and `sslkey`.
+    pub fn ssl_client_cert(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.ssl_client_cert = Some((cert.into(), key.into()));
         self
     }
 
@@ -197,6 +223,10 @@ impl DatabaseConfigBuilder {
         server.connect_timeout = self.connect_timeout.unwrap_or(server.connect_timeout);
         server.password = self.password.or(server.password);
         server.ssl_mode = self.ssl_mode.unwrap_or(server.ssl_mode);
+        server.ssl_root_cert = self.ssl_root_cert.or(server.ssl_root_cert);
+        if let Some((cert, key)) = self.ssl_client_cert {
+            (server.ssl_cert, server.ssl_key) = (Some(cert), Some(key));
+        }
         server.application_name = self.application_name.unwrap_or(server.application_name);
         let statement_timeout = self.statement_timeout.unwrap_or(Duration::from_secs(30));
 

@@ -18,12 +18,19 @@ pub(super) struct Server {
     pub password: Option<SecretString>,
     pub database: String,
     pub ssl_mode: SslMode,
-    pub ssl_root_cert: Option<PathBuf>,
+    pub ssl_root_cert: Option<RootCert>,
     pub ssl_cert: Option<PathBuf>,
     pub ssl_key: Option<PathBuf>,
     pub application_name: String,
     pub options: Option<String>,
     pub connect_timeout: Duration,
+}
+
+/// The certificate of the authority that signs the server's.
+#[derive(Clone)]
+pub(super) enum RootCert {
+    File(PathBuf),
+    Pem(Vec<u8>),
 }
 
 fn invalid(what: impl Into<String>) -> ConfigError {
@@ -99,7 +106,7 @@ pub(super) fn parse(text: &str) -> Result<Server, ConfigError> {
         let value = value.into_owned();
         match &*key {
             "sslmode" | "ssl" => ssl_mode = Some(parse_ssl_mode(&value)?),
-            "sslrootcert" => server.ssl_root_cert = Some(value.into()),
+            "sslrootcert" => server.ssl_root_cert = Some(RootCert::File(value.into())),
             "sslcert" => server.ssl_cert = Some(value.into()),
             "sslkey" => server.ssl_key = Some(value.into()),
             "application_name" => server.application_name = value,
