@@ -142,7 +142,8 @@ async fn main() {
     let mut bare = PgConnection::connect(&url).await.unwrap();
     let permits = Arc::new(Semaphore::new(1));
     let kept = Mutex::new(Kept::default());
-    kept.lock().unwrap().warm.push_back(PgConnection::connect(&url).await.unwrap());
+    let second = PgConnection::connect(&url).await.unwrap();
+    kept.lock().unwrap().warm.push_back(second);
 
     let (mut reads, mut units) = (Table::default(), Table::default());
     for round in 0..rounds {

@@ -79,7 +79,8 @@ impl PasswordHash {
 
 /// Whether it is `$id[$v=version][$parameters]$salt$hash`, as the PHC string format has it
 /// (<https://github.com/P-H-C/phc-string-format>). Salt and hash are asked for: without them it is no
-/// password's. A lone number of rounds stands for parameters in passlib's strings.
+/// password's. A lone number of rounds stands for parameters in passlib's strings. Names of one or two
+/// characters are crypt's (`$1$`, `$2b$`, `$6$`), not PHC's.
 fn is_phc(hash: &str) -> bool {
     const SHORTEST_HASH: usize = 14; // of 10 bytes
     let is = |text: &str, sign: fn(u8) -> bool| !text.is_empty() && text.bytes().all(sign);
@@ -106,6 +107,7 @@ fn is_phc(hash: &str) -> bool {
     };
     let [version, some] = middle;
     word(id)
+        && id.len() > 2
         && version.is_none_or(|v| v.strip_prefix("v=").is_some_and(digits))
         && some.is_none_or(parameters)
         && value(salt)
@@ -194,6 +196,7 @@ mod tests {
             "$Pass$word",
             "$x$\0",
             "$money$makes$happy",
+            "$6$saltsalt$qFmFH.bQmmtXzyBY0s9v7Oicd2z4XSIecDzlB5KiA2/jctKu9YterLp8wwnSq.qc",
             "$1$salt$qJH7.N4xYta3aEG/dfqo/0$",
             // The right beginning, and no more.
             "$argon2id$hunter2",
