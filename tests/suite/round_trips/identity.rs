@@ -19,6 +19,11 @@ pub async fn measure(meter: &mut Meter) {
         setup.sessions().create_for(owner, &token_hash(), HOUR).await.unwrap()
     };
 
+    let token = async || {
+        let created = setup.sessions().create_with_token(kept.id, HOUR, Some(HOUR)).await;
+        created.unwrap().0
+    };
+
     count!(meter, users().create(new_user()));
     count!(meter, users().create_with_preferences(new_user(), preferences()));
     count!(meter, users().get_by_id(kept.id));
@@ -34,6 +39,10 @@ pub async fn measure(meter: &mut Meter) {
 
     count!(meter, sessions().create(kept.id, &token_hash(), Utc::now()));
     count!(meter, sessions().create_for(kept.id, &token_hash(), HOUR));
+    count!(meter, sessions().create_with_token(kept.id, HOUR, Some(HOUR)));
+    count!(meter, sessions().authenticate(token().await.expose()));
+    count!(meter, sessions().rotate(token().await.expose()));
+    count!(meter, sessions().revoke(token().await.expose()));
     count!(meter, sessions().get_by_id(session().await.id));
     count!(meter, sessions().get_by_token(&session().await.token_hash));
     count!(meter, sessions().extend(&session().await.token_hash, HOUR));
