@@ -1,6 +1,12 @@
 -- The whole schema, for reading. Written by a test from the catalogue, after all migrations:
 --   UPDATE_SCHEMA=1 cargo test -p chancery --test suite migrations
 
+CREATE OR REPLACE FUNCTION chancery_current_user_id()
+ RETURNS uuid
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+RETURN (NULLIF(current_setting('chancery.user_id'::text, true), ''::text))::uuid;
+
 CREATE OR REPLACE FUNCTION delete_document(document uuid)
  RETURNS boolean
  LANGUAGE plpgsql
@@ -68,6 +74,40 @@ CREATE OR REPLACE FUNCTION notify_extraction_jobs()
 AS $function$
 begin
     perform pg_notify('chancery_extraction_jobs', '');
+    return null;
+end;
+$function$;
+
+CREATE OR REPLACE FUNCTION refuse_records_of_unseen_borrowers()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+    if exists (select from inserted i
+                where not exists (select from borrowers b where b.id = i.borrower_id)) then
+        raise foreign_key_violation using
+            message = 'the borrower does not exist',
+            table = tg_table_name,
+            constraint = tg_table_name || '_borrower_id_fkey';
+    end if;
+    return null;
+end;
+$function$;
+
+CREATE OR REPLACE FUNCTION refuse_references_to_unseen_documents()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+    if exists (select from inserted i
+                where not exists (select from documents d where d.id = i.document_id)) then
+        raise foreign_key_violation using
+            message = 'the document does not exist',
+            table = tg_table_name,
+            constraint = tg_table_name || '_document_id_fkey';
+    end if;
     return null;
 end;
 $function$;
@@ -158,9 +198,10 @@ create table account_numbers (
     constraint account_numbers_pkey PRIMARY KEY (id),
     constraint account_numbers_borrower_id_fkey FOREIGN KEY (borrower_id) REFERENCES borrowers(id) ON DELETE CASCADE,
     constraint account_numbers_times_check CHECK (created_at >= '0001-01-01 00:00:00+00'::timestamptz AND created_at < '10000-01-01 00:00:00+00'::timestamptz)
-);
+) -- row level security, forced;
 CREATE INDEX account_numbers_borrower_id_idx ON account_numbers USING btree (borrower_id);
 CREATE INDEX account_numbers_number_idx ON account_numbers USING gin (text_trigrams((number)::text));
+CREATE TRIGGER account_numbers_seen_borrower AFTER INSERT ON account_numbers REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT WHEN (NOT pg_has_role('chancery_service'::name, 'usage'::text)) EXECUTE FUNCTION refuse_records_of_unseen_borrowers();
 
 create table borrowers (
     id uuid not null default gen_random_uuid(),
@@ -174,7 +215,7 @@ create table borrowers (
     constraint borrowers_confidence_score_check CHECK (confidence_score >= 0::numeric AND confidence_score <= 1::numeric),
     constraint borrowers_times_check CHECK (created_at >= '0001-01-01 00:00:00+00'::timestamptz AND created_at < '10000-01-01 00:00:00+00'::timestamptz),
     constraint borrowers_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
-);
+) -- row level security, forced;
 CREATE INDEX borrowers_name_idx ON borrowers USING gin (text_trigrams((name)::text));
 CREATE INDEX borrowers_ssn_hash_idx ON borrowers USING btree (ssn_hash);
 CREATE INDEX borrowers_user_id_created_at_idx ON borrowers USING btree (user_id, created_at DESC, id DESC);
@@ -194,9 +235,9 @@ create table chunks (
     constraint chunks_token_count_check CHECK (token_count >= 0),
     constraint chunks_transcript_id_chunk_index_key UNIQUE (transcript_id, chunk_index),
     constraint chunks_transcript_id_fkey FOREIGN KEY (transcript_id, user_id) REFERENCES transcripts(id, user_id) ON UPDATE CASCADE ON DELETE CASCADE
-);
+) -- row level security, forced;
 CREATE INDEX chunks_metadata_idx ON chunks USING gin (metadata);
-CREATE INDEX chunks_user_id_idx ON chunks USING btree (user_id);
+CREATE INDEX chunks_user_id_transcript_id_chunk_index_idx ON chunks USING btree (user_id, transcript_id, chunk_index);
 CREATE TRIGGER chunks_fill_user_id BEFORE INSERT ON chunks FOR EACH ROW WHEN (new.user_id IS NULL) EXECUTE FUNCTION fill_chunk_user_id();
 
 create table config (
@@ -206,7 +247,7 @@ create table config (
     updated_at timestamptz not null default now(),
     constraint config_pkey PRIMARY KEY (key),
     constraint config_times_check CHECK (updated_at >= '0001-01-01 00:00:00+00'::timestamptz AND updated_at < '10000-01-01 00:00:00+00'::timestamptz)
-);
+) -- row level security, forced;
 CREATE TRIGGER config_set_updated_at BEFORE UPDATE ON config FOR EACH ROW EXECUTE FUNCTION set_updated_at();
 
 create table conversations (
@@ -219,7 +260,7 @@ create table conversations (
     constraint conversations_id_user_id_key UNIQUE (id, user_id),
     constraint conversations_times_check CHECK (LEAST(created_at, updated_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(created_at, updated_at) < '10000-01-01 00:00:00+00'::timestamptz),
     constraint conversations_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
-);
+) -- row level security, forced;
 CREATE INDEX conversations_updated_at_idx ON conversations USING btree (updated_at DESC, id DESC);
 CREATE INDEX conversations_user_id_updated_at_idx ON conversations USING btree (user_id, updated_at DESC, id DESC);
 CREATE TRIGGER conversations_set_updated_at BEFORE UPDATE ON conversations FOR EACH ROW EXECUTE FUNCTION set_updated_at();
@@ -250,7 +291,7 @@ create table documents (
     constraint documents_status_check CHECK (status::text = ANY (ARRAY['pending'::varchar, 'processing'::varchar, 'completed'::varchar, 'failed'::varchar]::text[])),
     constraint documents_times_check CHECK (LEAST(processed_at, lease_expires_at, created_at, updated_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(processed_at, lease_expires_at, created_at, updated_at) < '10000-01-01 00:00:00+00'::timestamptz),
     constraint documents_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
-);
+) -- row level security, forced;
 CREATE INDEX documents_claimable_idx ON documents USING btree (created_at, id) WHERE (((status)::text = 'pending'::text) OR (((status)::text = 'processing'::text) AND (lease_expires_at IS NOT NULL)));
 CREATE INDEX documents_created_at_idx ON documents USING btree (created_at DESC, id DESC);
 CREATE INDEX documents_status_created_at_idx ON documents USING btree (status, created_at DESC, id DESC);
@@ -279,7 +320,7 @@ create table extraction_jobs (
     constraint extraction_jobs_project_id_fkey FOREIGN KEY (project_id) REFERENCES projects(id) ON DELETE CASCADE,
     constraint extraction_jobs_status_check CHECK (status::text = ANY (ARRAY['pending'::varchar, 'processing'::varchar, 'completed'::varchar, 'failed'::varchar]::text[])),
     constraint extraction_jobs_times_check CHECK (LEAST(run_at, lease_expires_at, completed_at, created_at, updated_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(run_at, lease_expires_at, completed_at, created_at, updated_at) < '10000-01-01 00:00:00+00'::timestamptz)
-);
+) -- row level security, forced;
 CREATE INDEX extraction_jobs_due_idx ON extraction_jobs USING btree (COALESCE(lease_expires_at, run_at), id) WHERE (((status)::text = 'pending'::text) OR (lease_expires_at IS NOT NULL));
 CREATE INDEX extraction_jobs_project_id_created_at_idx ON extraction_jobs USING btree (project_id, created_at DESC, id DESC);
 CREATE INDEX extraction_jobs_status_created_at_idx ON extraction_jobs USING btree (status, created_at DESC, id DESC);
@@ -301,8 +342,9 @@ create table income_records (
     constraint income_records_amount_check CHECK (amount <> 'NaN'::numeric),
     constraint income_records_borrower_id_fkey FOREIGN KEY (borrower_id) REFERENCES borrowers(id) ON DELETE CASCADE,
     constraint income_records_times_check CHECK (created_at >= '0001-01-01 00:00:00+00'::timestamptz AND created_at < '10000-01-01 00:00:00+00'::timestamptz)
-);
+) -- row level security, forced;
 CREATE INDEX income_records_borrower_id_idx ON income_records USING btree (borrower_id, year);
+CREATE TRIGGER income_records_seen_borrower AFTER INSERT ON income_records REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT WHEN (NOT pg_has_role('chancery_service'::name, 'usage'::text)) EXECUTE FUNCTION refuse_records_of_unseen_borrowers();
 
 create table messages (
     id uuid not null default gen_random_uuid(),
@@ -316,10 +358,11 @@ create table messages (
     constraint messages_conversation_id_fkey FOREIGN KEY (conversation_id, user_id) REFERENCES conversations(id, user_id) ON UPDATE CASCADE ON DELETE CASCADE,
     constraint messages_role_check CHECK (role::text = ANY (ARRAY['user'::varchar, 'assistant'::varchar, 'system'::varchar]::text[])),
     constraint messages_times_check CHECK (created_at >= '0001-01-01 00:00:00+00'::timestamptz AND created_at < '10000-01-01 00:00:00+00'::timestamptz)
-);
+) -- row level security, forced;
 CREATE INDEX messages_conversation_id_created_at_idx ON messages USING btree (conversation_id, created_at, id);
 CREATE INDEX messages_created_at_idx ON messages USING btree (created_at);
 CREATE INDEX messages_metadata_idx ON messages USING gin (metadata);
+CREATE INDEX messages_user_id_conversation_id_created_at_idx ON messages USING btree (user_id, conversation_id, created_at, id);
 CREATE TRIGGER messages_fill_user_id BEFORE INSERT ON messages FOR EACH ROW WHEN (new.user_id IS NULL) EXECUTE FUNCTION fill_message_user_id();
 CREATE TRIGGER trigger_update_conversation AFTER INSERT ON messages REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION update_conversation_timestamp();
 
@@ -333,7 +376,7 @@ create table projects (
     constraint projects_pkey PRIMARY KEY (id),
     constraint projects_times_check CHECK (LEAST(created_at, updated_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(created_at, updated_at) < '10000-01-01 00:00:00+00'::timestamptz),
     constraint projects_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
-);
+) -- row level security, forced;
 CREATE INDEX projects_created_at_idx ON projects USING btree (created_at DESC, id DESC);
 CREATE INDEX projects_user_id_created_at_idx ON projects USING btree (user_id, created_at DESC, id DESC);
 CREATE TRIGGER projects_set_updated_at BEFORE UPDATE ON projects FOR EACH ROW EXECUTE FUNCTION set_updated_at();
@@ -352,7 +395,7 @@ create table sessions (
     constraint sessions_times_check CHECK (LEAST(expires_at, created_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(expires_at, created_at) < '10000-01-01 00:00:00+00'::timestamptz),
     constraint sessions_token_hash_key UNIQUE (token_hash),
     constraint sessions_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
-);
+) -- row level security, forced;
 CREATE INDEX sessions_expires_at_idx ON sessions USING btree (expires_at);
 CREATE INDEX sessions_user_id_idx ON sessions USING btree (user_id);
 
@@ -372,9 +415,11 @@ create table source_references (
     constraint source_references_document_id_fkey FOREIGN KEY (document_id) REFERENCES documents(id) ON DELETE CASCADE,
     constraint source_references_page_number_check CHECK (page_number >= 1),
     constraint source_references_times_check CHECK (created_at >= '0001-01-01 00:00:00+00'::timestamptz AND created_at < '10000-01-01 00:00:00+00'::timestamptz)
-);
+) -- row level security, forced;
 CREATE INDEX source_references_borrower_id_idx ON source_references USING btree (borrower_id);
 CREATE INDEX source_references_document_id_idx ON source_references USING btree (document_id, page_number);
+CREATE TRIGGER source_references_seen_borrower AFTER INSERT ON source_references REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT WHEN (NOT pg_has_role('chancery_service'::name, 'usage'::text)) EXECUTE FUNCTION refuse_records_of_unseen_borrowers();
+CREATE TRIGGER source_references_seen_document AFTER INSERT ON source_references REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT WHEN (NOT pg_has_role('chancery_service'::name, 'usage'::text)) EXECUTE FUNCTION refuse_references_to_unseen_documents();
 
 create table templates (
     id uuid not null default gen_random_uuid(),
@@ -391,7 +436,7 @@ create table templates (
     constraint templates_times_check CHECK (LEAST(created_at, updated_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(created_at, updated_at) < '10000-01-01 00:00:00+00'::timestamptz),
     constraint templates_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
     constraint templates_user_id_template_type_template_name_key UNIQUE NULLS NOT DISTINCT (user_id, template_type, template_name)
-);
+) -- row level security, forced;
 CREATE INDEX templates_template_type_is_default_idx ON templates USING btree (template_type, is_default);
 CREATE TRIGGER templates_set_updated_at BEFORE UPDATE ON templates FOR EACH ROW EXECUTE FUNCTION set_updated_at();
 
@@ -411,7 +456,7 @@ create table transcripts (
     constraint transcripts_times_check CHECK (created_at >= '0001-01-01 00:00:00+00'::timestamptz AND created_at < '10000-01-01 00:00:00+00'::timestamptz),
     constraint transcripts_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
     constraint transcripts_user_id_youtube_video_id_key UNIQUE (user_id, youtube_video_id)
-);
+) -- row level security, forced;
 CREATE INDEX transcripts_metadata_idx ON transcripts USING gin (metadata);
 CREATE INDEX transcripts_user_id_created_at_idx ON transcripts USING btree (user_id, created_at DESC, id DESC);
 CREATE INDEX transcripts_youtube_video_id_idx ON transcripts USING btree (youtube_video_id);
@@ -430,7 +475,7 @@ create table user_preferences (
     constraint user_preferences_update_frequency_check CHECK (update_frequency::text = ANY (ARRAY['daily'::varchar, 'weekly'::varchar, 'monthly'::varchar, 'never'::varchar]::text[])),
     constraint user_preferences_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
     constraint user_preferences_user_id_key UNIQUE (user_id)
-);
+) -- row level security, forced;
 CREATE TRIGGER user_preferences_set_updated_at BEFORE UPDATE ON user_preferences FOR EACH ROW EXECUTE FUNCTION set_updated_at();
 
 create table users (
@@ -450,6 +495,104 @@ create table users (
     constraint users_date_of_birth_check CHECK (date_of_birth >= '0001-01-01'::date AND date_of_birth <= '9999-12-31'::date),
     constraint users_email_check CHECK (email::text ~* '^[^@[:space:]]+@[^@[:space:]]+\.[^@[:space:]]+$'::text),
     constraint users_times_check CHECK (LEAST(last_login, created_at, updated_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(last_login, created_at, updated_at) < '10000-01-01 00:00:00+00'::timestamptz)
-);
+) -- row level security, forced;
 CREATE UNIQUE INDEX users_email_key ON users USING btree (lower((email)::text));
 CREATE TRIGGER users_set_updated_at BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION set_updated_at();
+
+-- policy account_numbers_insert on account_numbers for insert to chancery_app with check true
+-- policy account_numbers_owner on account_numbers for select to chancery_app using (borrower_id = ANY (ARRAY( SELECT b.id
+   FROM borrowers b
+  WHERE (b.user_id = ( SELECT chancery_current_user_id() AS chancery_current_user_id)))))
+-- policy account_numbers_service on account_numbers for all to chancery_service using true
+-- policy borrowers_owner on borrowers for all to chancery_app using (user_id = ( SELECT chancery_current_user_id() AS chancery_current_user_id))
+-- policy borrowers_service on borrowers for all to chancery_service using true
+-- policy chunks_owner on chunks for all to chancery_app using (user_id = ( SELECT chancery_current_user_id() AS chancery_current_user_id))
+-- policy chunks_service on chunks for all to chancery_service using true
+-- policy config_read on config for select to chancery_app using (( SELECT chancery_current_user_id() AS chancery_current_user_id) IS NOT NULL)
+-- policy config_service on config for all to chancery_service using true
+-- policy conversations_owner on conversations for all to chancery_app using (user_id = ( SELECT chancery_current_user_id() AS chancery_current_user_id))
+-- policy conversations_service on conversations for all to chancery_service using true
+-- policy documents_owner on documents for all to chancery_app using (user_id = ( SELECT chancery_current_user_id() AS chancery_current_user_id))
+-- policy documents_service on documents for all to chancery_service using true
+-- policy extraction_jobs_owner on extraction_jobs for all to chancery_app using (project_id = ANY (ARRAY( SELECT p.id
+   FROM projects p
+  WHERE (p.user_id = ( SELECT chancery_current_user_id() AS chancery_current_user_id)))))
+-- policy extraction_jobs_service on extraction_jobs for all to chancery_service using true
+-- policy income_records_insert on income_records for insert to chancery_app with check true
+-- policy income_records_owner on income_records for select to chancery_app using (borrower_id = ANY (ARRAY( SELECT b.id
+   FROM borrowers b
+  WHERE (b.user_id = ( SELECT chancery_current_user_id() AS chancery_current_user_id)))))
+-- policy income_records_service on income_records for all to chancery_service using true
+-- policy messages_owner on messages for all to chancery_app using (user_id = ( SELECT chancery_current_user_id() AS chancery_current_user_id))
+-- policy messages_service on messages for all to chancery_service using true
+-- policy projects_owner on projects for all to chancery_app using (user_id = ( SELECT chancery_current_user_id() AS chancery_current_user_id))
+-- policy projects_service on projects for all to chancery_service using true
+-- policy sessions_owner on sessions for all to chancery_app using (user_id = ( SELECT chancery_current_user_id() AS chancery_current_user_id))
+-- policy sessions_service on sessions for all to chancery_service using true
+-- policy source_references_insert on source_references for insert to chancery_app with check true
+-- policy source_references_owner on source_references for select to chancery_app using (borrower_id = ANY (ARRAY( SELECT b.id
+   FROM borrowers b
+  WHERE (b.user_id = ( SELECT chancery_current_user_id() AS chancery_current_user_id)))))
+-- policy source_references_service on source_references for all to chancery_service using true
+-- policy templates_owner on templates for all to chancery_app using (user_id = ( SELECT chancery_current_user_id() AS chancery_current_user_id))
+-- policy templates_service on templates for all to chancery_service using true
+-- policy templates_system on templates for select to chancery_app using ((user_id IS NULL) AND (( SELECT chancery_current_user_id() AS chancery_current_user_id) IS NOT NULL))
+-- policy transcripts_owner on transcripts for all to chancery_app using (user_id = ( SELECT chancery_current_user_id() AS chancery_current_user_id))
+-- policy transcripts_service on transcripts for all to chancery_service using true
+-- policy user_preferences_owner on user_preferences for all to chancery_app using (user_id = ( SELECT chancery_current_user_id() AS chancery_current_user_id))
+-- policy user_preferences_service on user_preferences for all to chancery_service using true
+-- policy users_owner on users for all to chancery_app using (id = ( SELECT chancery_current_user_id() AS chancery_current_user_id))
+-- policy users_service on users for all to chancery_service using true
+
+-- grant delete, insert, select, update on account_numbers to chancery_service
+-- grant delete, insert, select, update on borrowers to chancery_app
+-- grant delete, insert, select, update on borrowers to chancery_service
+-- grant delete, insert, select, update on chunks to chancery_app
+-- grant delete, insert, select, update on chunks to chancery_service
+-- grant delete, insert, select, update on config to chancery_service
+-- grant delete, insert, select, update on conversations to chancery_app
+-- grant delete, insert, select, update on conversations to chancery_service
+-- grant delete, insert, select, update on documents to chancery_app
+-- grant delete, insert, select, update on documents to chancery_service
+-- grant delete, insert, select, update on extraction_jobs to chancery_app
+-- grant delete, insert, select, update on extraction_jobs to chancery_service
+-- grant delete, insert, select, update on income_records to chancery_service
+-- grant delete, insert, select, update on messages to chancery_app
+-- grant delete, insert, select, update on messages to chancery_service
+-- grant delete, insert, select, update on projects to chancery_app
+-- grant delete, insert, select, update on projects to chancery_service
+-- grant delete, insert, select, update on sessions to chancery_app
+-- grant delete, insert, select, update on sessions to chancery_service
+-- grant delete, insert, select, update on source_references to chancery_service
+-- grant delete, insert, select, update on templates to chancery_app
+-- grant delete, insert, select, update on templates to chancery_service
+-- grant delete, insert, select, update on transcripts to chancery_app
+-- grant delete, insert, select, update on transcripts to chancery_service
+-- grant delete, insert, select, update on user_preferences to chancery_service
+-- grant delete, insert, select, update on users to chancery_service
+-- grant delete, select, update on users to chancery_app
+-- grant execute on chancery_current_user_id to chancery_app
+-- grant execute on chancery_current_user_id to chancery_service
+-- grant execute on delete_document to chancery_app
+-- grant execute on delete_document to chancery_service
+-- grant execute on text_trigrams to chancery_app
+-- grant execute on text_trigrams to chancery_service
+-- grant insert, select on account_numbers to chancery_app
+-- grant insert, select on income_records to chancery_app
+-- grant insert, select on source_references to chancery_app
+-- grant insert, select, update on user_preferences to chancery_app
+-- grant select on _chancery_migrations to chancery_service
+-- grant select on config to chancery_app
+-- grant usage on the schema to chancery_app
+-- grant usage on the schema to chancery_service
+-- revoke execute on chancery_current_user_id from public
+-- revoke execute on delete_document from public
+-- revoke execute on fill_chunk_user_id from public
+-- revoke execute on fill_message_user_id from public
+-- revoke execute on notify_extraction_jobs from public
+-- revoke execute on refuse_records_of_unseen_borrowers from public
+-- revoke execute on refuse_references_to_unseen_documents from public
+-- revoke execute on set_updated_at from public
+-- revoke execute on settle_extraction_job from public
+-- revoke execute on text_trigrams from public
+-- revoke execute on update_conversation_timestamp from public

@@ -29,12 +29,12 @@ pub use content::{
     NewTemplate, Template, TemplateId, TemplatePatch, TemplateRepository, TemplateType,
 };
 pub use db::{
-    ConfigError, Conn, Constraint, Cursor, Database, DatabaseConfig, DatabaseConfigBuilder,
+    AsUser, ConfigError, Conn, Constraint, Cursor, Database, DatabaseConfig, DatabaseConfigBuilder,
     DriverError, Error, Health, HealthStatus, InvalidInput, IsolationLevel, MAX_JSON_DEPTH,
     MAX_PAGE_SIZE, MAX_STATEMENT_BYTES, MAX_TEXT_BYTES, MIGRATOR, MigrationError, MigrationState,
     MigrationStatus, Numbered, Page, PageRequest, PaginationParams, Patch, PoolOrder, PoolStatus,
-    PoolTimeout, Reason, Result, RevertTo, Savepoint, SslMode, Startup, TransactionId,
-    TransactionOptions, TransactionOutcome, UnitOfWork,
+    PoolTimeout, Reason, Result, RevertTo, RoleCheck, RoleRisk, Savepoint, SslMode, Startup,
+    TransactionId, TransactionOptions, TransactionOutcome, UnitOfWork,
 };
 pub use extraction::{
     ClaimedJob, Due, ExtractionJob, ExtractionJobId, ExtractionJobPatch, ExtractionJobRepository,

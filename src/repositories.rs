@@ -2,9 +2,9 @@
 
 use crate::chat::{ConversationRepository, MessageRepository};
 use crate::content::TemplateRepository;
-use crate::db::{Database, UnitOfWork};
+use crate::db::{AsUser, Database, UnitOfWork};
 use crate::extraction::{ExtractionJobRepository, ProjectRepository};
-use crate::identity::{SessionRepository, UserPreferencesRepository, UserRepository};
+use crate::identity::{SessionRepository, UserId, UserPreferencesRepository, UserRepository};
 use crate::intake::{
     BorrowerRepository, DocumentRepository, IncomeRecordRepository, SourceReferenceRepository,
 };
@@ -18,6 +18,15 @@ macro_rules! repositories {
             $($(#[$doc])*
             #[track_caller]
             pub fn $name(&self) -> $repository<'_> {
+                $repository::new(self.executor().repeating_reads())
+            })+
+        }
+
+        /// The repositories, each of whose statements is a transaction of this user's.
+        impl<'d> AsUser<'d> {
+            $($(#[$doc])*
+            #[track_caller]
+            pub fn $name(self) -> $repository<'d> {
                 $repository::new(self.executor().repeating_reads())
             })+
         }
@@ -63,6 +72,16 @@ repositories! {
     projects: ProjectRepository,
     /// Their extraction jobs, and the queue that these are.
     extraction_jobs: ExtractionJobRepository,
+}
+
+impl Database {
+    /// The database as this user sees it: what belongs to others is not there.
+    ///
+    /// Without it, a [`Database`] is the service's: it sees everything. That is for signing up and
+    /// signing in, for jobs, and for what an administrator does.
+    pub fn as_user(&self, user_id: UserId) -> AsUser<'_> {
+        AsUser::new(self, user_id.as_uuid())
+    }
 }
 
 /// What a repository may do: [`ReadWrite`], unless said otherwise, or [`ReadOnly`].

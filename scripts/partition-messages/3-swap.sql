@@ -39,8 +39,8 @@ begin
                                   when 'd' then 'delete' else 'all' end,
                       (select string_agg(case role when 0 then 'public' else role::regrole::text end, ', ')
                          from unnest(polroles) role))
-               || coalesce(format(' using (%s)', pg_get_expr(polqual, polrelid)), '')
-               || coalesce(format(' with check (%s)', pg_get_expr(polwithcheck, polrelid)), '')
+               || coalesce(' using (' || pg_get_expr(polqual, polrelid) || ')', '')
+               || coalesce(' with check (' || pg_get_expr(polwithcheck, polrelid) || ')', '')
           from pg_policy
          where polrelid = old
         union all

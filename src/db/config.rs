@@ -10,6 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tracing::log::LevelFilter;
 
 use super::error::ConnectTarget;
+use super::role_check::RoleCheck;
 
 mod builder;
 #[cfg(test)]
@@ -107,6 +108,7 @@ pub struct DatabaseConfig {
     pub(crate) health_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) hold_warning: Duration,
+    pub(crate) role_check: RoleCheck,
     pub(crate) statement_timeout: Option<Duration>,
     lock_timeout: Option<Duration>,
     idle_in_transaction_timeout: Option<Duration>,
@@ -161,6 +163,7 @@ impl DatabaseConfig {
     /// | `DATABASE_IDLE_TIMEOUT` | seconds after which an idle overflow connection is closed | 600 |
     /// | `DATABASE_CONNECT_TIMEOUT` | seconds to connect | 3 |
     /// | `DATABASE_STATEMENT_TIMEOUT` | seconds a statement may run; 0: for ever | 30 |
+    /// | `DATABASE_ROLE_CHECK` | `off`, `warn` or `refuse`: what to do about a login role that may do more than it need | `warn` |
     /// | `DATABASE_ECHO` | `true`: log every statement (not its values) at INFO | `false` |
     ///
     /// Seconds may have decimals. An empty variable counts as unset. No file is read; load a `.env`
@@ -217,6 +220,13 @@ impl DatabaseConfig {
         switch("DATABASE_POOL_USE_LIFO", &mut |on| {
             builder.pool_order = if on { PoolOrder::Lifo } else { PoolOrder::Fifo };
         })?;
+        let role_check = variable("DATABASE_ROLE_CHECK").map(|check| check.trim().parse());
+        if let Some(check) = role_check {
+            builder.role_check = check.map_err(|()| ConfigError::InvalidVariable {
+                variable: "DATABASE_ROLE_CHECK",
+                expected: "off, warn or refuse",
+            })?;
+        }
         switch("DATABASE_ECHO", &mut |on| builder.echo = on)?;
         builder.build()
     }

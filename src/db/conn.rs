@@ -10,13 +10,16 @@ use futures_util::{FutureExt, TryStreamExt};
 use sqlx::postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Execute, Executor, PgConnection, Postgres, SqlStr};
 
+use super::actor::Actor;
 use super::answer::{AnswerLimit, answered, breaks_connection, is_stale_plan};
 use super::error::Error;
 use super::lease::{Lease, Leases};
+use super::transaction::TransactionOptions;
 use super::transaction_state::{Standing, TransactionState};
+use super::unit_of_work::UnitOfWork;
 
-/// The connection source of a repository: the pool (each statement commits by itself) or a unit of
-/// work (they commit together).
+/// The connection source of a repository: the pool (each statement commits by itself, maybe as a
+/// user's) or a unit of work (they commit together).
 ///
 /// It is an [`Executor`](sqlx::Executor), so an application's own `query!` runs on it as well:
 /// [`Database::executor`](crate::Database::executor),
@@ -26,6 +29,7 @@ pub struct Conn<'c>(Source<'c>);
 
 enum Source<'c> {
     Pool(Pooled<'c>),
+    User(Pooled<'c>, Actor),
     Transaction(&'c mut PgConnection, &'c TransactionState, AnswerLimit),
 }
 
@@ -43,6 +47,14 @@ impl<'c> Conn<'c> {
         Self(Source::Pool(Pooled { leases, place, repeat_reads: false }))
     }
 
+    pub(crate) fn user(
+        leases: &'c Arc<Leases>,
+        actor: Actor,
+        place: &'static Location<'static>,
+    ) -> Self {
+        Self(Source::User(Pooled { leases, place, repeat_reads: false }, actor))
+    }
+
     pub(crate) fn transaction(
         conn: &'c mut PgConnection,
         state: &'c TransactionState,
@@ -53,7 +65,7 @@ impl<'c> Conn<'c> {
 
     /// For a repository: its reads may be repeated.
     pub(crate) fn repeating_reads(mut self) -> Self {
-        if let Source::Pool(pooled) = &mut self.0 {
+        if let Source::Pool(pooled) | Source::User(pooled, _) = &mut self.0 {
             pooled.repeat_reads = true;
         }
         self
@@ -63,6 +75,7 @@ impl<'c> Conn<'c> {
     pub(crate) fn reborrow(&mut self) -> Conn<'_> {
         Conn(match &mut self.0 {
             Source::Pool(pooled) => Source::Pool(*pooled),
+            Source::User(pooled, actor) => Source::User(*pooled, *actor),
             Source::Transaction(conn, state, answer) => Source::Transaction(conn, state, *answer),
         })
     }
@@ -72,6 +85,7 @@ impl std::fmt::Debug for Conn<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.0 {
             Source::Pool(_) => "Conn::Pool",
+            Source::User(..) => "Conn::User",
             Source::Transaction(..) => "Conn::Transaction",
         })
     }
@@ -225,6 +239,49 @@ impl Pooled<'_> {
         self.acquire().await
     }
 
+    /// A transaction for one statement of a user's.
+    async fn begin_as(self, actor: Actor) -> Result<UnitOfWork, sqlx::Error> {
+        let options = TransactionOptions::default().acting_as(actor);
+        let begun = UnitOfWork::begin_on(self.leases, options, self.place).await;
+        begun.map_err(Error::into_carrier)
+    }
+
+    /// The transaction in which a user's statement that failed is sent again, or its error.
+    async fn again_as(
+        self,
+        actor: Actor,
+        failed: UnitOfWork,
+        statement: &mut Statement,
+        error: sqlx::Error,
+    ) -> Result<UnitOfWork, sqlx::Error> {
+        drop(failed);
+        match statement.again(&error) {
+            None => return Err(error),
+            // As the unit of work is dropped, its connection forgets what was prepared on it.
+            Some(Again::Here) => {}
+            Some(Again::Elsewhere) => self.leases.suspect_all(),
+        }
+        self.begin_as(actor).await
+    }
+
+    async fn fetch_optional_as<'q>(
+        self,
+        actor: Actor,
+        query: impl Execute<'q, Postgres>,
+    ) -> Result<Option<PgRow>, sqlx::Error> {
+        let mut statement = Statement::new(query, self)?;
+        let mut uow = self.begin_as(actor).await?;
+        loop {
+            match uow.executor().fetch_optional(statement.attempt()).await {
+                Err(error) => uow = self.again_as(actor, uow, &mut statement, error).await?,
+                Ok(row) => {
+                    uow.commit().await.map_err(Error::into_carrier)?;
+                    return Ok(row);
+                }
+            }
+        }
+    }
+
     async fn prepare(
         self,
         sql: SqlStr,
@@ -272,6 +329,34 @@ impl<'c> Executor<'c> for Conn<'c> {
                     }
                 }
             }),
+            Source::User(pooled, actor) => Box::pin(async_stream::try_stream! {
+                let mut statement = Statement::new(query, pooled)?;
+                let mut begun = false;
+                let mut uow = pooled.begin_as(actor).await?;
+                loop {
+                    let mut steps = uow.executor().fetch_many(statement.attempt());
+                    let ended = loop {
+                        match steps.try_next().await {
+                            Ok(Some(step)) => {
+                                begun = true;
+                                yield step;
+                            }
+                            Ok(None) => break Ok(()),
+                            Err(error) => break Err(error),
+                        }
+                    };
+                    drop(steps);
+                    match ended {
+                        Err(error) if !begun => {
+                            uow = pooled.again_as(actor, uow, &mut statement, error).await?;
+                        }
+                        ended => {
+                            ended?;
+                            break uow.commit().await.map_err(Error::into_carrier)?;
+                        }
+                    }
+                }
+            }),
             Source::Transaction(conn, state, answer) => Box::pin(async_stream::try_stream! {
                 roll_back_abandoned(conn, state).await?;
                 state.start()?;
@@ -301,6 +386,7 @@ impl<'c> Executor<'c> for Conn<'c> {
     {
         match self.0 {
             Source::Pool(pooled) => pooled.fetch_optional(query).boxed(),
+            Source::User(pooled, actor) => pooled.fetch_optional_as(actor, query).boxed(),
             Source::Transaction(conn, state, answer) => async move {
                 roll_back_abandoned(conn, state).await?;
                 state.start()?;
@@ -320,7 +406,10 @@ impl<'c> Executor<'c> for Conn<'c> {
         'c: 'e,
     {
         match self.0 {
-            Source::Pool(pooled) => pooled.prepare(sql, parameters).boxed(),
+            // Nothing is read: the statement's own run has the role.
+            Source::Pool(pooled) | Source::User(pooled, _) => {
+                pooled.prepare(sql, parameters).boxed()
+            }
             Source::Transaction(conn, state, answer) => async move {
                 roll_back_abandoned(conn, state).await?;
                 state.start()?;
@@ -340,7 +429,7 @@ impl<'c> Executor<'c> for Conn<'c> {
         'c: 'e,
     {
         match self.0 {
-            Source::Pool(pooled) => async move {
+            Source::Pool(pooled) | Source::User(pooled, _) => async move {
                 let mut lease = pooled.acquire().await?;
                 lease.run(|conn| conn.describe(sql)).await
             }

@@ -13,6 +13,7 @@ use super::config::{DatabaseConfig, PoolOrder};
 use super::conn::Conn;
 use super::error::{ConnectTarget, Error, Result};
 use super::lease::{LeaseOptions, Leases, Lifetime, PING, Trim, is_past};
+use super::role_check::check_role;
 use super::unit_of_work::finished;
 
 /// What the answer to a statement may take beyond the server's own limit, before the network counts
@@ -60,13 +61,19 @@ impl Database {
     ///
     /// [`Error::Unreachable`], [`Error::ConnectTimeout`], [`Error::AuthenticationFailed`],
     /// [`Error::DatabaseMissing`], [`Error::Tls`] or [`Error::TooManyConnections`], within the
-    /// configuration's `connect_timeout`.
+    /// configuration's `connect_timeout`; [`Error::RoleRefused`] when the configuration does not take
+    /// the login role.
     pub async fn connect(config: &DatabaseConfig) -> Result<Self> {
         let database = Self::connect_lazy(config);
-        match database.open_connection().await {
-            Ok(connection) => {
-                let server_version = connection.server_version_num();
-                connection.close().await.ok();
+        let look = async {
+            let mut connection = database.open_connection().await?;
+            let checked = check_role(&mut connection, config.role_check).await;
+            let server_version = connection.server_version_num();
+            connection.close().await.ok();
+            checked.map(|()| server_version)
+        };
+        match look.await {
+            Ok(server_version) => {
                 tracing::info!(
                     target: "chancery",
                     event = "database.connection_initialized",

@@ -10,6 +10,7 @@ use super::config::ConfigError;
 use super::constraint::Constraint;
 use super::migrate::MigrationError;
 use super::outcome::TransactionId;
+use super::role_check::RoleRisk;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -177,6 +178,26 @@ pub enum Error {
     /// The role may not do this (42501).
     #[error("permission denied for this database role")]
     PermissionDenied,
+
+    /// The login role is not a member of the role that works for one user, or there is no such role:
+    /// [`Database::as_user`](crate::Database::as_user).
+    #[error(
+        "the login role can't work for a user: it must be a member of {role} (migrations/roles.sql)"
+    )]
+    NotAMember {
+        /// The role.
+        role: &'static str,
+    },
+
+    /// The login role may do more than an application need, and the configuration refuses that
+    /// ([`RoleCheck::Refuse`](crate::RoleCheck::Refuse)).
+    #[error("the database role {role:?} {risk}, and DATABASE_ROLE_CHECK refuses that")]
+    RoleRefused {
+        /// The role.
+        role: String,
+        /// What is wrong with it.
+        risk: RoleRisk,
+    },
 
     /// Something that writes was tried in a read-only transaction or on a standby (25006).
     #[error("the transaction or the server is read-only")]

@@ -76,6 +76,18 @@ pub enum MigrationError {
     /// they serve no statement, and `if not exists` takes them for done.
     #[error("these indexes are invalid and serve nothing: {}; drop them and build them again", .0.join(", "))]
     InvalidIndex(Vec<String>),
+    /// The roles of row-level security are missing, or the migrating role is not their member, and it
+    /// may not change that: an administrator runs `migrations/roles.sql` of this crate once.
+    #[error(
+        "migration {version} needs the roles chancery_app and chancery_service, and membership in \
+         them, which this role may not make: let an administrator run migrations/roles.sql once: {source}"
+    )]
+    RolesMissing {
+        /// Which migration needs them.
+        version: i64,
+        /// What the server said.
+        source: DriverError,
+    },
     /// Another process has been migrating for a minute.
     #[error("another process is migrating this database and did not finish in time")]
     LockTimeout,
@@ -377,6 +389,12 @@ async fn checked(connection: &mut PgConnection) -> Result<BTreeMap<i64, AppliedM
 
 fn failed(version: i64) -> impl FnOnce(MigrateError) -> Error {
     move |error| match error {
+        // invalid_role_specification: what the migration that needs roles raises.
+        MigrateError::ExecuteMigration(source, version)
+            if source.as_database_error().and_then(|e| e.code()).as_deref() == Some("0P000") =>
+        {
+            MigrationError::RolesMissing { version, source: DriverError::new(source) }.into()
+        }
         MigrateError::ExecuteMigration(source, version) => {
             MigrationError::Failed { version, source: DriverError::new(source) }.into()
         }

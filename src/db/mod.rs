@@ -2,6 +2,7 @@
 //!
 //! Nothing in here knows a table's columns; the one list of names is [`Constraint`].
 
+pub(crate) mod actor;
 pub(crate) mod answer;
 pub(crate) mod config;
 pub(crate) mod conn;
@@ -17,11 +18,13 @@ pub(crate) mod outcome;
 pub(crate) mod page;
 pub(crate) mod pagination;
 pub(crate) mod patch;
+pub(crate) mod role_check;
 pub(crate) mod startup;
 pub(crate) mod transaction;
 pub(crate) mod transaction_state;
 pub(crate) mod unit_of_work;
 
+pub use actor::AsUser;
 pub use config::{ConfigError, DatabaseConfig, DatabaseConfigBuilder, PoolOrder, SslMode};
 pub use conn::Conn;
 pub use constraint::Constraint;
@@ -34,6 +37,7 @@ pub use outcome::{TransactionId, TransactionOutcome};
 pub use page::{Cursor, MAX_PAGE_SIZE, Page, PageRequest};
 pub use pagination::{Numbered, PaginationParams};
 pub use patch::Patch;
+pub use role_check::{RoleCheck, RoleRisk};
 pub use startup::Startup;
 pub use transaction::{IsolationLevel, TransactionOptions};
 pub use unit_of_work::{Savepoint, UnitOfWork};

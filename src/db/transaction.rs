@@ -3,6 +3,9 @@
 use std::panic::Location;
 use std::time::Duration;
 
+use sqlx::{SqlSafeStr, SqlStr};
+
+use super::actor::Actor;
 use super::database::Database;
 use super::error::{Error, Result};
 use super::unit_of_work::UnitOfWork;
@@ -29,6 +32,7 @@ pub struct TransactionOptions {
     read_only: bool,
     max_attempts: u32,
     pub(super) deadline: Option<Duration>,
+    pub(super) actor: Option<Actor>,
 }
 
 impl Default for TransactionOptions {
@@ -39,6 +43,7 @@ impl Default for TransactionOptions {
             read_only: false,
             max_attempts: 10,
             deadline: None,
+            actor: None,
         }
     }
 }
@@ -70,16 +75,26 @@ impl TransactionOptions {
         self
     }
 
+    /// For this user.
+    pub(super) fn acting_as(mut self, actor: Actor) -> Self {
+        self.actor = Some(actor);
+        self
+    }
+
     /// The statement that begins such a transaction: its settings travel with it.
-    pub(super) fn begin_statement(self) -> &'static str {
+    pub(super) fn begin_statement(self) -> SqlStr {
         use IsolationLevel::{ReadCommitted, RepeatableRead, Serializable};
-        match (self.isolation, self.read_only) {
+        let begin = match (self.isolation, self.read_only) {
             (ReadCommitted, false) => "begin isolation level read committed read write",
             (ReadCommitted, true) => "begin isolation level read committed read only",
             (RepeatableRead, false) => "begin isolation level repeatable read read write",
             (RepeatableRead, true) => "begin isolation level repeatable read read only",
             (Serializable, false) => "begin isolation level serializable read write",
             (Serializable, true) => "begin isolation level serializable read only",
+        };
+        match self.actor {
+            None => begin.into_sql_str(),
+            Some(actor) => actor.begin_statement(begin),
         }
     }
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sqlx::postgres::PgTransactionManager;
-use sqlx::{Executor, PgConnection, SqlSafeStr};
+use sqlx::{Executor, PgConnection};
 use sqlx_core::transaction::TransactionManager;
 
+use super::actor::Actor;
 use super::answer::{AnswerLimit, breaks_connection};
 use super::conn::{Conn, roll_back_abandoned};
 use super::error::{DriverError, Error, Result};
@@ -68,9 +69,15 @@ impl UnitOfWork {
         loop {
             let mut lease = leases.acquire(place).await?;
             let begun = finished(tokio::spawn(async move {
-                let statement = options.begin_statement().into_sql_str();
+                let statement = options.begin_statement();
                 let outcome =
                     lease.run(|conn| PgTransactionManager::begin(conn, Some(statement))).await;
+                // The driver does not know of a transaction that began and failed at once.
+                if outcome.as_ref().is_err_and(|error| !breaks_connection(error))
+                    && lease.run(|conn| conn.execute("rollback")).await.is_err()
+                {
+                    lease.condemn();
+                }
                 outcome.map(|()| lease)
             }));
             match begun.await? {
@@ -88,6 +95,7 @@ impl UnitOfWork {
                     leases.suspect_all();
                     attempt += 1;
                 }
+                Err(error) if options.actor.is_some() => return Err(Actor::begin_error(error)),
                 Err(error) => return Err(error.into()),
             }
         }

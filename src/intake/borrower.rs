@@ -204,6 +204,8 @@ impl BorrowerRepository<'_> {
             records.push(id, borrower.records);
         }
         let RecordColumns { incomes, accounts, sources } = &records;
+        // The records are not returned by their inserts: row-level security would look for a borrower
+        // that its own statement has not made yet.
         let rows = sqlx::query_as!(
             Row,
             r#"with b as (
@@ -214,31 +216,38 @@ impl BorrowerRepository<'_> {
                           as n (id, user_id, name, ssn_hash, address, confidence_score)
                    returning id, user_id, name, ssn_hash, address, confidence_score, created_at
                ), i as (
-                   insert into income_records (id, borrower_id, amount, period, year,
-                                               source_type, employer)
-                   select id, borrower_id, amount, period, year, source_type, employer
+                   select id, borrower_id, amount::numeric(12, 2), period::varchar(20), year,
+                          source_type::varchar(50), employer::varchar(255), now() as created_at
                      from unnest($7::uuid[], $8::uuid[], $9::numeric[], $10::text[], $11::int[],
                                  $12::text[], $13::text[])
                           as n (id, borrower_id, amount, period, year, source_type, employer)
-                   returning id, borrower_id, amount, period, year, source_type, employer,
-                             created_at
+               ), new_i as (
+                   insert into income_records (id, borrower_id, amount, period, year,
+                                               source_type, employer, created_at)
+                   select id, borrower_id, amount, period, year, source_type, employer, created_at
+                     from i
                ), a as (
-                   insert into account_numbers (id, borrower_id, number, account_type)
-                   select id, borrower_id, number, account_type
+                   select id, borrower_id, number::varchar(50), account_type::varchar(20),
+                          now() as created_at
                      from unnest($14::uuid[], $15::uuid[], $16::text[], $17::text[])
                           as n (id, borrower_id, number, account_type)
-                   returning id, borrower_id, number, account_type, created_at
+               ), new_a as (
+                   insert into account_numbers (id, borrower_id, number, account_type, created_at)
+                   select id, borrower_id, number, account_type, created_at from a
                ), s as (
-                   insert into source_references (id, borrower_id, document_id, page_number,
-                                                  section, snippet, char_start, char_end)
-                   select id, borrower_id, document_id, page_number, section, snippet,
-                          char_start, char_end
+                   select id, borrower_id, document_id, page_number, section::varchar(100), snippet,
+                          char_start, char_end, now() as created_at
                      from unnest($18::uuid[], $19::uuid[], $20::uuid[], $21::int[], $22::text[],
                                  $23::text[], $24::int[], $25::int[])
                           as n (id, borrower_id, document_id, page_number, section, snippet,
                                 char_start, char_end)
-                   returning id, borrower_id, document_id, page_number, section, snippet,
-                             char_start, char_end, created_at
+               ), new_s as (
+                   insert into source_references (id, borrower_id, document_id, page_number,
+                                                  section, snippet, char_start, char_end,
+                                                  created_at)
+                   select id, borrower_id, document_id, page_number, section, snippet,
+                          char_start, char_end, created_at
+                     from s
                )
                select b.id as "id!: BorrowerId", b.user_id as "user_id: UserId",
                       b.name as "name!", b.ssn_hash as "ssn_hash: SsnHash", b.address,

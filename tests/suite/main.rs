@@ -39,6 +39,7 @@ mod sessions;
 mod sources;
 mod startup;
 mod templates;
+mod tenants;
 mod tls;
 mod transactions;
 mod transcripts;

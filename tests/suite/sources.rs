@@ -37,7 +37,11 @@ const VERBS: [&str; 21] = [
 ];
 
 /// What is allowed all the same: a file, what is in it, and why.
-const ALLOWED: [(&str, &str, &str); 0] = [];
+const ALLOWED: [(&str, &str, &str); 1] = [(
+    "src/db/actor.rs",
+    "AssertSqlSafe",
+    "BEGIN has no parameters, and carries the user it works for: a Uuid, hex digits and hyphens",
+)];
 
 fn sources() -> Vec<PathBuf> {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];

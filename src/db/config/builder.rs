@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::url::RootCert;
 use super::{ConfigError, DatabaseConfig, PoolOrder, SslMode, url};
+use crate::db::role_check::RoleCheck;
 
 /// Builds a [`DatabaseConfig`].
 #[derive(Clone)]
@@ -33,6 +34,7 @@ pub struct DatabaseConfigBuilder {
     pub(super) lock_timeout: Duration,
     pub(super) client_check_interval: Duration,
     pub(super) hold_warning: Duration,
+    pub(super) role_check: RoleCheck,
     pub(super) echo: bool,
 }
 
@@ -60,6 +62,7 @@ impl Default for DatabaseConfigBuilder {
             lock_timeout: Duration::from_secs(10),
             client_check_interval: Duration::from_millis(500),
             hold_warning: Duration::from_secs(10),
+            role_check: RoleCheck::default(),
             echo: false,
         }
     }
@@ -206,6 +209,12 @@ impl DatabaseConfigBuilder {
         self
     }
 
+    /// What to do about a login role that may do more than it need. Default: warn.
+    pub fn role_check(mut self, check: RoleCheck) -> Self {
+        self.role_check = check;
+        self
+    }
+
     /// Whether every statement is logged at INFO, without its values. Default: no (DEBUG).
     pub fn echo(mut self, on: bool) -> Self {
         self.echo = on;
@@ -277,6 +286,7 @@ impl DatabaseConfigBuilder {
             health_timeout: self.health_timeout,
             close_timeout: self.close_timeout,
             hold_warning: self.hold_warning,
+            role_check: self.role_check,
             statement_timeout: unless_zero(statement_timeout),
             lock_timeout: unless_zero(self.lock_timeout),
             idle_in_transaction_timeout: unless_zero(self.idle_in_transaction_timeout),

@@ -7,7 +7,7 @@ mod identity;
 mod intake;
 mod library;
 mod others;
-mod source;
+pub mod source;
 mod units_of_work;
 
 use std::collections::BTreeMap;

@@ -4,16 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Every public method of every repository, as it is called: `users().create`.
-pub fn methods() -> BTreeSet<String> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let listed = fs::read_to_string(source.join("repositories.rs")).unwrap();
-    let repositories: BTreeMap<&str, &str> = listed
+/// Each repository's type, and the method that it comes from.
+pub fn repositories() -> BTreeMap<String, String> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/repositories.rs");
+    fs::read_to_string(file)
+        .unwrap()
         .lines()
         .filter_map(|line| line.trim().strip_suffix(',')?.split_once(": "))
         .filter(|(_, repository)| repository.ends_with("Repository"))
-        .map(|(call, repository)| (repository, call))
-        .collect();
+        .map(|(call, repository)| (repository.to_owned(), call.to_owned()))
+        .collect()
+}
+
+/// Every public method of every repository, as it is called: `users().create`.
+pub fn methods() -> BTreeSet<String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let repositories = repositories();
     let mut methods = BTreeSet::new();
     visit(&source, &mut |text| {
         let mut call = None;
@@ -31,7 +37,7 @@ pub fn methods() -> BTreeSet<String> {
         }
     });
     let found =
-        |call: &&str| methods.iter().any(|method| method.starts_with(&format!("{call}().")));
+        |call: &&String| methods.iter().any(|method| method.starts_with(&format!("{call}().")));
     let silent: Vec<_> = repositories.values().filter(|call| !found(call)).collect();
     assert!(silent.is_empty() && !repositories.is_empty(), "no method of {silent:?} was found");
     methods

@@ -21,7 +21,8 @@ pub async fn dump(pool: &PgPool) -> String {
     }
     blocks.extend(tables.into_values());
     for statement in [POLICIES, COMMENTS, GRANTS] {
-        blocks.extend(sqlx::query_scalar(statement).fetch_all(pool).await.unwrap() as Vec<String>);
+        let lines: Vec<String> = sqlx::query_scalar(statement).fetch_all(pool).await.unwrap();
+        blocks.extend(Some(lines.join("\n")).filter(|lines| !lines.is_empty()));
     }
     // `pg_get_indexdef` and `pg_get_functiondef` name the schema, which is wherever the tables are.
     let schema: String = sqlx::query_scalar("select current_schema").fetch_one(pool).await.unwrap();
@@ -105,6 +106,7 @@ const TABLES: &str = "
                             where conrelid = c.oid and contype not in ('n', 't')
                           ) lines (rank, position, name, line)),
                   case when relrowsecurity then ' -- row level security' else '' end
+                  || case when relforcerowsecurity then ', forced' else '' end
                   || coalesce(' with ' || reloptions::text, ''))
       from pg_class c
      where relnamespace = current_schema::regnamespace and relkind = 'r'
@@ -131,8 +133,14 @@ const TRIGGERS: &str = "
      order by relname collate \"C\", tgname collate \"C\"";
 
 const POLICIES: &str = "
-    select format('-- policy %s on %s: %s using %s with check %s', polname, polrelid::regclass,
-                  polcmd, pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))
+    select format('-- policy %s on %s for %s to %s%s%s', polname, polrelid::regclass,
+                  case polcmd when '*' then 'all' when 'r' then 'select' when 'a' then 'insert'
+                              when 'w' then 'update' when 'd' then 'delete' end,
+                  (select string_agg(r::regrole::text, ', ' order by r::regrole::text)
+                     from unnest(polroles) r),
+                  ' using ' || pg_get_expr(polqual, polrelid),
+                  ' with check ' || pg_get_expr(polwithcheck, polrelid))
+           || case when polpermissive then '' else ' -- restrictive' end
       from pg_policy
      order by polrelid::regclass::text collate \"C\", polname collate \"C\"";
 
@@ -145,12 +153,36 @@ const COMMENTS: &str = "
        and objoid >= 16384
      order by 1";
 
+/// What differs from a new object's: who else may do something, and what PUBLIC may not. sqlx's
+/// bookkeeping table too.
 const GRANTS: &str = "
-    select format('-- grants on %s: %s', name, acl)
-      from (select relname, relacl::text from pg_class
-             where relnamespace = current_schema::regnamespace
-            union all
-            select proname, proacl::text from pg_proc
-             where pronamespace = current_schema::regnamespace) granted (name, acl)
-     where acl is not null
-     order by name collate \"C\"";
+    with granted_objects (name, owner, acl, is_function) as (
+        select relname::text, relowner, relacl, false from pg_class
+         where relnamespace = current_schema::regnamespace
+        union all
+        select proname::text, proowner, proacl, true from pg_proc
+         where pronamespace = current_schema::regnamespace
+        union all
+        -- What it grants to PUBLIC by default is the server's.
+        select 'the schema', nspowner,
+               (select array_agg(item) from unnest(nspacl) item where item::text not like '=%'),
+               false
+          from pg_namespace where oid = current_schema::regnamespace
+    )
+    select format('-- grant %s on %s to %s',
+                  string_agg(lower(privilege_type), ', ' order by privilege_type), name,
+                  grantee::regrole)
+      from granted_objects, aclexplode(acl)
+     where grantee not in (owner, 0)
+     group by name, grantee
+    union all
+    select format('-- revoke execute on %s from public', name)
+      from granted_objects
+     where is_function
+       and not exists (select from aclexplode(coalesce(acl, acldefault('f', owner)))
+                        where grantee = 0)
+    union all
+    select format('-- grant %s on %s to public', lower(privilege_type), name)
+      from granted_objects, aclexplode(acl)
+     where grantee = 0 and not is_function
+     order by 1";
