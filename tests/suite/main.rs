@@ -7,6 +7,7 @@ mod accounts;
 mod borrowers;
 mod canaries;
 mod chunks;
+mod citus;
 mod config_entries;
 mod connecting;
 mod constraints;

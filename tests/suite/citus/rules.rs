@@ -1,0 +1,174 @@
+//! What a statement may hold, so that it also runs where the tables are distributed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Place, places};
+use crate::support::statements::{self, one_line};
+
+/// Reads and writes of one user's rows that do not name the user: right, but each machine is asked.
+pub const ASK_ALL: &[&str] = &[
+    "ChunkRepository::delete",
+    "ChunkRepository::delete_by_transcript",
+    "ChunkRepository::get_by_id",
+    "ChunkRepository::get_by_ids",
+    "ChunkRepository::list_by_transcript",
+    "ChunkRepository::stream_by_transcript",
+    "ConversationRepository::delete",
+    "ConversationRepository::get_by_id",
+    "ConversationRepository::list_recent",
+    "ConversationRepository::update_title",
+    "MessageRepository::count_since",
+    "MessageRepository::delete",
+    "MessageRepository::get_by_id",
+    "MessageRepository::get_last_n",
+    "MessageRepository::list_by_conversation",
+    "MessageRepository::page_back_by_conversation",
+    "MessageRepository::page_by_conversation",
+    "MessageRepository::stream_by_conversation",
+    "MessageRepository::update",
+    "SessionRepository::delete",
+    "SessionRepository::delete_by_user",
+    "SessionRepository::delete_expired",
+    "SessionRepository::get_by_id",
+    "SessionRepository::list_by_user",
+    "TranscriptRepository::delete",
+    "TranscriptRepository::get_by_id",
+    "TranscriptRepository::update",
+];
+
+/// What Citus refuses, by its documentation or because it was seen; docs/scale.md says what to call
+/// instead.
+pub const REFUSED: &[&str] = &[
+    "ChunkRepository::create_many",
+    "ConversationRepository::create_with_messages",
+    "ConversationRepository::page_with_last_message",
+    "MessageRepository::create",
+    "MessageRepository::create_many",
+    "SessionRepository::rotate",
+    "TranscriptRepository::get_with_chunk_count",
+    "TranscriptRepository::list_by_metadata",
+    "TranscriptRepository::list_by_user",
+    "TranscriptRepository::list_by_video",
+    "TranscriptRepository::page_by_user",
+    "UnitOfWork::lock_conversation",
+    "UserRepository::create_with_preferences",
+    "UserRepository::deactivate",
+];
+
+/// They lock rows of the coordinator's own tables.
+const SKIP_LOCKED: &[&str] = &[
+    "DocumentRepository::claim_pending",
+    "ExtractionJobRepository::claim",
+    "ExtractionJobRepository::heartbeat_many",
+];
+
+/// In an UPDATE, of the coordinator's own tables.
+const VOLATILE: &[&str] = &["ExtractionJobRepository::fail"];
+
+const VOLATILE_FUNCTIONS: [&str; 5] =
+    ["random()", "gen_random_uuid()", "clock_timestamp()", "nextval(", "statement_timestamp()"];
+
+#[test]
+fn statements_keep_the_rules_of_distributed_tables() {
+    let places = places();
+    let mut broken = Vec::new();
+    let mut found = BTreeMap::<&str, BTreeSet<String>>::new();
+    for statement in statements::of_the_crate() {
+        let text = one_line(&statement.text).to_lowercase();
+        let distributed = by_column(&text, &places);
+        let names: Vec<_> = statement.name.split(", ").map(str::to_owned).collect();
+        let mut seen = |list, of: &Vec<String>| found.entry(list).or_default().extend(of.clone());
+        let mut fault = |what: &str| broken.push(format!("{}: {what}", statement.name));
+
+        if let Some((_, update)) = text.split_once("do update")
+            && update.contains("now()")
+        {
+            fault("now() in `on conflict do update`: write excluded.…");
+        }
+        if text.contains("update ") && VOLATILE_FUNCTIONS.iter().any(|f| text.contains(f)) {
+            seen("volatile", &names);
+            if !distributed.is_empty() {
+                fault("a volatile function in an UPDATE");
+            }
+        }
+        if text.contains("skip locked") {
+            seen("skip locked", &names);
+            if !distributed.is_empty() {
+                fault("`skip locked` over several machines");
+            }
+        }
+        if distributed.is_empty() {
+            continue;
+        }
+        if refused(&text, &distributed) {
+            seen("refused", &names);
+        } else if !names_the_owner(&text, &distributed) {
+            seen("ask all", &names);
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    let listed = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let lists: BTreeMap<&str, BTreeSet<String>> = BTreeMap::from([
+        ("volatile", listed(VOLATILE)),
+        ("skip locked", listed(SKIP_LOCKED)),
+        ("refused", listed(REFUSED)),
+        ("ask all", listed(ASK_ALL)),
+    ]);
+    for (list, found) in &found {
+        let new: Vec<_> = found.difference(&lists[list]).collect();
+        assert!(new.is_empty(), "not on the list `{list}`: {new:#?}");
+    }
+    for (list, names) in &lists {
+        let stale: Vec<_> = names
+            .iter()
+            .filter(|name| !found.get(list).is_some_and(|f| f.contains(*name)))
+            .collect();
+        assert!(stale.is_empty(), "on the list `{list}` without need: {stale:#?}");
+    }
+}
+
+/// The tables in it that are spread by a column of a user's.
+fn by_column<'p>(text: &str, places: &'p BTreeMap<String, Place>) -> Vec<&'p str> {
+    let words: BTreeSet<_> = text.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let tables = places
+        .iter()
+        .filter(|(table, place)| matches!(place, Place::By(_)) && words.contains(table.as_str()));
+    tables.map(|(table, _)| table.as_str()).collect()
+}
+
+/// How often a table is named.
+fn names(text: &str, table: &str) -> usize {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| *word == table).count()
+}
+
+/// Whether it says whose rows it means: they are on one machine, and Citus finds which.
+fn names_the_owner(text: &str, distributed: &[&str]) -> bool {
+    let column = if distributed == ["sessions"] { "token_hash" } else { "user_id" };
+    let insert = text.starts_with("insert into") && text.contains("values (");
+    insert || text.contains(&format!("{column} = $"))
+}
+
+fn moves(text: &str, table: &str) -> bool {
+    let update = text.split_once(&format!("update {table} ")).map(|(_, rest)| rest);
+    let set = update.map(|rest| rest.split(" where ").next().unwrap());
+    set.is_some_and(|set| {
+        let column = if table == "sessions" { "token_hash" } else { "user_id" };
+        set.contains(&format!("set {column} =")) || set.contains(&format!(", {column} ="))
+    })
+}
+
+/// Whether Citus would not run it: a WITH that writes to more than one user's rows of one table, a subquery in VALUES, an array that is joined
+/// with a distributed table from outside, tables joined by another column than the owner's, a lock on
+/// rows that may lie on any machine, a change of the column that says where a row lies.
+fn refused(text: &str, distributed: &[&str]) -> bool {
+    let inserts = text.starts_with("insert into");
+    let writes = ["insert into", "update ", "delete from"].iter().any(|verb| text.contains(verb));
+    let locks = text.contains("for update") || text.contains("for no key update");
+    let one_table = distributed.len() == 1 && names(text, "users") + names(text, "templates") == 0;
+    text.starts_with("with ") && writes && !(one_table && names_the_owner(text, distributed))
+        || inserts && text.contains("values (") && text.contains("(select ")
+        || inserts && text.contains("left join")
+        || distributed.len() > 1 && !text.contains(".user_id = ")
+        || locks && !names_the_owner(text, distributed)
+        || distributed.iter().any(|table| moves(text, table))
+}
