@@ -112,6 +112,76 @@ begin
 end;
 $function$;
 
+CREATE OR REPLACE FUNCTION replace_chunks(transcript uuid, ids uuid[], texts text[], token_counts integer[], notes jsonb[], OUT unchanged bigint, OUT updated bigint, OUT inserted uuid[], OUT deleted uuid[])
+ RETURNS record
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+ SET plan_cache_mode TO 'force_custom_plan'
+AS $function$
+declare
+    owner  uuid;
+    kept   uuid[];
+    places integer[];
+    beyond constant integer := 1000000000;
+begin
+    -- One re-ingest of a transcript at a time.
+    select t.user_id into owner from transcripts t where t.id = transcript for no key update;
+    if owner is null then
+        raise foreign_key_violation using
+            message = 'the chunks'' transcript does not exist',
+            table = 'chunks',
+            constraint = 'chunks_transcript_id_fkey';
+    end if;
+
+    select coalesce(array_agg(o.id), '{}'), coalesce(array_agg(n.place), '{}')
+      into kept, places
+      from (select c.id, h.hash,
+                   row_number() over (partition by h.hash order by c.chunk_index) as nth
+              from chunks c
+             cross join lateral (select sha256(convert_to(c.chunk_text, 'UTF8')) as hash) h
+             where c.transcript_id = transcript and c.chunk_index < beyond) o
+      join (select u.place::integer - 1 as place, h.hash,
+                   row_number() over (partition by h.hash order by u.place) as nth
+              from unnest(texts) with ordinality u (chunk_text, place)
+             cross join lateral (select sha256(convert_to(u.chunk_text, 'UTF8')) as hash) h) n
+        on n.hash = o.hash and n.nth = o.nth;
+
+    with gone as (
+        delete from chunks c
+         where c.transcript_id = transcript
+           and not exists (select from unnest(kept) k (id) where k.id = c.id)
+        returning c.id, c.chunk_index
+    )
+    select coalesce(array_agg(g.id order by g.chunk_index), '{}') into deleted from gone g;
+
+    update chunks c
+       set chunk_index = beyond + k.place
+      from unnest(kept, places) k (id, place)
+     where c.id = k.id and c.transcript_id = transcript and c.chunk_index <> k.place;
+
+    update chunks c
+       set chunk_index = k.place, token_count = n.token_count, metadata = n.metadata
+      from unnest(kept, places) k (id, place)
+      join unnest(token_counts, notes) with ordinality n (token_count, metadata, place)
+        on n.place = k.place + 1
+     where c.id = k.id and c.transcript_id = transcript
+       and (c.chunk_index, c.token_count, c.metadata)
+           is distinct from (k.place, n.token_count, n.metadata);
+    get diagnostics updated = row_count;
+    unchanged := cardinality(kept) - updated;
+
+    with made as (
+        insert into chunks (id, transcript_id, user_id, chunk_text, chunk_index, token_count, metadata)
+        select n.id, transcript, owner, n.chunk_text, n.place - 1, n.token_count, n.metadata
+          from unnest(ids, texts, token_counts, notes) with ordinality
+               as n (id, chunk_text, token_count, metadata, place)
+         where not exists (select from unnest(places) p (place) where p.place = n.place - 1)
+        returning id, chunk_index
+    )
+    select coalesce(array_agg(m.id order by m.chunk_index), '{}') into inserted from made m;
+end;
+$function$;
+
 CREATE OR REPLACE FUNCTION set_updated_at()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -575,6 +645,8 @@ CREATE TRIGGER users_set_updated_at BEFORE UPDATE ON users FOR EACH ROW EXECUTE 
 -- grant execute on chancery_current_user_id to chancery_service
 -- grant execute on delete_document to chancery_app
 -- grant execute on delete_document to chancery_service
+-- grant execute on replace_chunks to chancery_app
+-- grant execute on replace_chunks to chancery_service
 -- grant execute on text_trigrams to chancery_app
 -- grant execute on text_trigrams to chancery_service
 -- grant insert, select on account_numbers to chancery_app
@@ -592,6 +664,7 @@ CREATE TRIGGER users_set_updated_at BEFORE UPDATE ON users FOR EACH ROW EXECUTE 
 -- revoke execute on notify_extraction_jobs from public
 -- revoke execute on refuse_records_of_unseen_borrowers from public
 -- revoke execute on refuse_references_to_unseen_documents from public
+-- revoke execute on replace_chunks from public
 -- revoke execute on set_updated_at from public
 -- revoke execute on settle_extraction_job from public
 -- revoke execute on text_trigrams from public

@@ -21,12 +21,13 @@ pub mod web;
 mod repositories;
 
 pub use chat::{
-    Conversation, ConversationId, ConversationRepository, ConversationSummary,
-    ConversationWithMessages, LastMessage, Message, MessageDraft, MessageId, MessageRepository,
-    NewMessage, Role,
+    Conversation, ConversationId, ConversationOverview, ConversationRepository,
+    ConversationSummary, ConversationWithMessages, LastMessage, Message, MessageDraft, MessageId,
+    MessageRepository, NewMessage, Role,
 };
 pub use content::{
-    NewTemplate, Template, TemplateId, TemplatePatch, TemplateRepository, TemplateType,
+    NewTemplate, Template, TemplateId, TemplatePatch, TemplateRepository, TemplateSummary,
+    TemplateType,
 };
 pub use db::{
     AsUser, ConfigError, Conn, Constraint, Cursor, Database, DatabaseConfig, DatabaseConfigBuilder,
@@ -38,8 +39,9 @@ pub use db::{
 };
 pub use extraction::{
     ClaimedJob, Due, ExtractionJob, ExtractionJobId, ExtractionJobPatch, ExtractionJobRepository,
-    JobCounts, JobError, JobLease, JobListener, JobStatus, NewExtractionJob, NewProject, Project,
-    ProjectId, ProjectPatch, ProjectRepository, RetryPolicy, Worker, WorkerOptions,
+    ExtractionJobSummary, JobCounts, JobError, JobLease, JobListener, JobStatus, NewExtractionJob,
+    NewProject, Project, ProjectId, ProjectPatch, ProjectRepository, RetryPolicy, Worker,
+    WorkerOptions,
 };
 pub use identity::{
     NewUser, NewUserPreferences, PasswordHash, Session, SessionId, SessionRepository, SessionToken,
@@ -54,8 +56,9 @@ pub use intake::{
     SourceReference, SourceReferenceId, SourceReferenceRepository, SsnHash, StoredDocument,
 };
 pub use library::{
-    Chunk, ChunkId, ChunkRepository, NewChunk, NewTranscript, Transcript, TranscriptId,
-    TranscriptPatch, TranscriptRepository, TranscriptSummary, TranscriptWithChunkCount,
+    Chunk, ChunkDraft, ChunkId, ChunkRepository, NewChunk, NewTranscript, ReplacedChunks,
+    Transcript, TranscriptId, TranscriptPatch, TranscriptRepository, TranscriptSummary,
+    TranscriptWithChunkCount, TranscriptWithChunks,
 };
 pub use repositories::{Access, FromJson, ReadOnly, ReadWrite};
 pub use settings::{ConfigEntry, ConfigRepository};

@@ -147,8 +147,13 @@ pub trait FromJson: serde::de::DeserializeOwned + Send + Unpin + 'static {}
 impl<T: serde::de::DeserializeOwned + Send + Unpin + 'static> FromJson for T {}
 
 /// A JSON column of a statement whose row is a type that the macro makes: such a type knows no `J`.
-pub(crate) fn json_column<J: FromJson>(text: &serde_json::value::RawValue) -> crate::Result<J> {
-    serde_json::from_str(text.get()).map_err(|e| sqlx::Error::Decode(e.into()).into())
+pub(crate) fn json_column<J: FromJson>(
+    column: &str,
+    text: &serde_json::value::RawValue,
+) -> crate::Result<J> {
+    serde_json::from_str(text.get()).map_err(|error| {
+        sqlx::Error::ColumnDecode { index: column.to_owned(), source: error.into() }.into()
+    })
 }
 
 /// Takes a row's JSON out of the wrapper that the driver reads it by.

@@ -10,9 +10,10 @@ use sqlx::types::Json;
 
 use super::conversation::ConversationId;
 use super::new_message::{MessageColumns, NewMessage};
+use crate::db::bulk::{BATCH_BYTES, Together, batches};
 use crate::db::id::{debug_fields, id, text_enum};
 use crate::db::page::limit_offset;
-use crate::db::{Error, MAX_PAGE_SIZE, Page, PageRequest, Result, input};
+use crate::db::{Conn, Error, MAX_PAGE_SIZE, Page, PageRequest, Result, input};
 use crate::identity::UserId;
 use crate::repositories::{Access, FromJson, of_row, repository};
 
@@ -88,20 +89,31 @@ impl MessageRepository<'_> {
         .await?)
     }
 
-    /// Writes any number of messages, to any number of conversations, in one statement: all of them
-    /// or none. They come back in the order given. A turn of a conversation, question and answer, is
-    /// this with two.
+    /// Writes any number of messages, to any number of conversations, all of them or none. They come
+    /// back in the order given. A turn of a conversation, question and answer, is this with two.
+    ///
+    /// Up to 4 MiB of content and metadata go as one statement. More go as several in one transaction,
+    /// so that neither side holds all of it a second time.
     ///
     /// # Errors
     ///
     /// As [`create`](Self::create).
     pub async fn create_many(self, new: Vec<NewMessage>) -> Result<Vec<Message>> {
-        if new.is_empty() {
-            return Ok(Vec::new());
+        let sizes = new.iter().map(NewMessage::size).collect::<Result<Vec<_>>>()?;
+        let mut created = Vec::with_capacity(new.len());
+        let batches = batches(new, &sizes, BATCH_BYTES);
+        let mut work = Together::begin(self.conn, batches.len()).await?;
+        for batch in batches {
+            created.append(&mut Self::create_batch(work.conn(), batch).await?);
         }
+        work.end().await?;
+        Ok(created)
+    }
+
+    async fn create_batch(conn: Conn<'_>, new: Vec<NewMessage>) -> Result<Vec<Message>> {
         let (conversation_ids, drafts): (Vec<_>, Vec<_>) =
             new.into_iter().map(NewMessage::into_draft).unzip();
-        let new = MessageColumns::new(drafts)?;
+        let new = MessageColumns::from(drafts);
         // Texts come back as they were sent, so they need not; jsonb writes numbers in its own way.
         let mut rows = sqlx::query!(
             "insert into messages (id, conversation_id, user_id, role, content, metadata)
@@ -116,11 +128,11 @@ impl MessageRepository<'_> {
             &new.contents,
             &new.metadata,
         )
-        .fetch_all(self.conn)
+        .fetch_all(conn)
         .await?;
         input::sort_as(&new.ids, &mut rows, |row| row.id.as_uuid());
-        let written = conversation_ids.into_iter().zip(new.roles).zip(new.contents).zip(rows);
-        let messages = written.map(|(((conversation_id, role), content), row)| Message {
+        let sent = conversation_ids.into_iter().zip(new.roles).zip(new.contents);
+        let created = sent.zip(rows).map(|(((conversation_id, role), content), row)| Message {
             id: row.id,
             conversation_id,
             user_id: row.user_id,
@@ -129,7 +141,7 @@ impl MessageRepository<'_> {
             metadata: row.metadata,
             created_at: row.created_at,
         });
-        Ok(messages.collect())
+        Ok(created.collect())
     }
 }
 

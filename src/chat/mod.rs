@@ -5,8 +5,8 @@ mod message;
 mod new_message;
 
 pub use conversation::{
-    Conversation, ConversationId, ConversationRepository, ConversationSummary,
-    ConversationWithMessages, LastMessage,
+    Conversation, ConversationId, ConversationOverview, ConversationRepository,
+    ConversationSummary, ConversationWithMessages, LastMessage,
 };
 pub use message::{Message, MessageId, MessageRepository, Role};
 pub use new_message::{MessageDraft, NewMessage};

@@ -77,7 +77,12 @@ impl NewMessage {
     ///
     /// [`InvalidInput`](crate::Error::InvalidInput).
     pub fn check(&self) -> Result<()> {
-        check(&self.content, &self.metadata).map(drop)
+        self.size().map(drop)
+    }
+
+    /// Its size in bytes, if it can be stored.
+    pub(super) fn size(&self) -> Result<usize> {
+        check(&self.content, &self.metadata)
     }
 
     /// Where it goes, and the rest.
@@ -167,6 +172,16 @@ impl MessageColumns {
             bytes += check(&draft.content, &draft.metadata)?;
         }
         input::statement_size("messages", bytes)?;
+        Ok(drafts.into())
+    }
+
+    pub fn role_names(&self) -> Vec<&'static str> {
+        self.roles.iter().map(|role| role.as_str()).collect()
+    }
+}
+
+impl From<Vec<MessageDraft>> for MessageColumns {
+    fn from(drafts: Vec<MessageDraft>) -> Self {
         let mut columns = Self::default();
         for draft in drafts {
             columns.ids.push(draft.id.unwrap_or_else(MessageId::new).as_uuid());
@@ -174,10 +189,6 @@ impl MessageColumns {
             columns.contents.push(draft.content);
             columns.metadata.push(draft.metadata);
         }
-        Ok(columns)
-    }
-
-    pub fn role_names(&self) -> Vec<&'static str> {
-        self.roles.iter().map(|role| role.as_str()).collect()
+        columns
     }
 }

@@ -3,5 +3,6 @@
 mod template;
 
 pub use template::{
-    NewTemplate, Template, TemplateId, TemplatePatch, TemplateRepository, TemplateType,
+    NewTemplate, Template, TemplateId, TemplatePatch, TemplateRepository, TemplateSummary,
+    TemplateType,
 };

@@ -55,6 +55,28 @@ pub struct Template {
 
 debug_fields!(Template { id, user_id, template_type, is_default, created_at, updated_at });
 
+/// A template as a list shows it: without content and variables.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TemplateSummary {
+    /// Its identifier.
+    pub id: TemplateId,
+    /// Whose it is; none for the system's.
+    pub user_id: Option<UserId>,
+    /// What it is for.
+    pub template_type: TemplateType,
+    /// Its name.
+    pub template_name: String,
+    /// Whether it is the one to take for its type.
+    pub is_default: bool,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+debug_fields!(TemplateSummary { id, user_id, template_type, is_default, created_at, updated_at });
+
 /// A template to be made.
 #[derive(Clone, PartialEq)]
 pub struct NewTemplate {
@@ -240,12 +262,11 @@ impl<A: Access> TemplateRepository<'_, A> {
         user_id: UserId,
         limit: i64,
         offset: i64,
-    ) -> Result<Vec<Template>> {
+    ) -> Result<Vec<TemplateSummary>> {
         let (limit, offset) = limit_offset(limit, offset)?;
         Ok(sqlx::query_as!(
-            Template,
-            "select id, user_id, template_type, template_name, template_content, variables,
-                    is_default, created_at, updated_at
+            TemplateSummary,
+            "select id, user_id, template_type, template_name, is_default, created_at, updated_at
                from templates
               where user_id = $1
               order by template_type, template_name
@@ -267,12 +288,11 @@ impl<A: Access> TemplateRepository<'_, A> {
         self,
         template_type: TemplateType,
         limit: i64,
-    ) -> Result<Vec<Template>> {
+    ) -> Result<Vec<TemplateSummary>> {
         let (limit, _) = limit_offset(limit, 0)?;
         Ok(sqlx::query_as!(
-            Template,
-            "select id, user_id, template_type, template_name, template_content, variables,
-                    is_default, created_at, updated_at
+            TemplateSummary,
+            "select id, user_id, template_type, template_name, is_default, created_at, updated_at
                from templates
               where template_type = $1 and is_default
               order by user_id nulls first, id

@@ -71,6 +71,17 @@ impl<'c> Conn<'c> {
         self
     }
 
+    /// Begins a unit of work that does what would have been done here; none inside of one.
+    pub(crate) async fn begin(&self) -> super::error::Result<Option<UnitOfWork>> {
+        let options = TransactionOptions::default();
+        let (pooled, options) = match &self.0 {
+            Source::Pool(pooled) => (pooled, options),
+            Source::User(pooled, actor) => (pooled, options.acting_as(*actor)),
+            Source::Transaction(..) => return Ok(None),
+        };
+        UnitOfWork::begin_on(pooled.leases, options, pooled.place).await.map(Some)
+    }
+
     /// The same source for one statement, where a method needs several.
     pub(crate) fn reborrow(&mut self) -> Conn<'_> {
         Conn(match &mut self.0 {

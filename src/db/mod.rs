@@ -4,6 +4,7 @@
 
 pub(crate) mod actor;
 pub(crate) mod answer;
+pub(crate) mod bulk;
 pub(crate) mod config;
 pub(crate) mod conn;
 pub(crate) mod constraint;

@@ -80,6 +80,52 @@ debug_fields!(ExtractionJob {
     updated_at,
 });
 
+/// A job as a list shows it: without what was extracted.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ExtractionJobSummary {
+    /// Its identifier.
+    pub id: ExtractionJobId,
+    /// What it is for.
+    pub project_id: ProjectId,
+    /// What to extract from.
+    pub source_url: String,
+    /// What to extract.
+    pub extraction_type: String,
+    /// How far it is.
+    pub status: JobStatus,
+    /// Why it failed, for good or the last time.
+    pub error_message: Option<String>,
+    /// How often a worker took it.
+    pub attempts: i32,
+    /// How often one may, before it fails for good.
+    pub max_attempts: i32,
+    /// When it was, or will be, due.
+    pub run_at: DateTime<Utc>,
+    /// Until when a worker holds it; see [`ExtractionJob::lease_expires_at`].
+    pub lease_expires_at: Option<DateTime<Utc>>,
+    /// When it ended: completed, or failed for good.
+    pub completed_at: Option<DateTime<Utc>>,
+    /// When it was stored.
+    pub created_at: DateTime<Utc>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+debug_fields!(ExtractionJobSummary {
+    id,
+    project_id,
+    extraction_type,
+    status,
+    attempts,
+    max_attempts,
+    run_at,
+    lease_expires_at,
+    completed_at,
+    created_at,
+    updated_at,
+});
+
 /// How many of a project's jobs are in which state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
@@ -200,7 +246,7 @@ impl<A: Access> ExtractionJobRepository<'_, A> {
         .await?)
     }
 
-    /// A project's jobs, newest first. For long lists use
+    /// A project's jobs, newest first, without their results. For long lists use
     /// [`page_by_project`](Self::page_by_project): an offset reads what it skips.
     ///
     /// # Errors
@@ -212,13 +258,12 @@ impl<A: Access> ExtractionJobRepository<'_, A> {
         project_id: ProjectId,
         limit: i64,
         offset: i64,
-    ) -> Result<Vec<ExtractionJob>> {
+    ) -> Result<Vec<ExtractionJobSummary>> {
         let (limit, offset) = limit_offset(limit, offset)?;
         Ok(sqlx::query_as!(
-            ExtractionJob,
-            "select id, project_id, source_url, extraction_type, status, result_data, error_message,
-                    attempts, max_attempts, run_at, lease_expires_at, completed_at, created_at,
-                    updated_at
+            ExtractionJobSummary,
+            "select id, project_id, source_url, extraction_type, status, error_message, attempts,
+                    max_attempts, run_at, lease_expires_at, completed_at, created_at, updated_at
                from extraction_jobs
               where project_id = $1
               order by created_at desc, id desc
@@ -241,14 +286,13 @@ impl<A: Access> ExtractionJobRepository<'_, A> {
         self,
         project_id: ProjectId,
         page: PageRequest,
-    ) -> Result<Page<ExtractionJob>> {
+    ) -> Result<Page<ExtractionJobSummary>> {
         let rows = page.rows_to_fetch()?;
         let (before, before_id) = page.place()?;
         let items = sqlx::query_as!(
-            ExtractionJob,
-            "select id, project_id, source_url, extraction_type, status, result_data, error_message,
-                    attempts, max_attempts, run_at, lease_expires_at, completed_at, created_at,
-                    updated_at
+            ExtractionJobSummary,
+            "select id, project_id, source_url, extraction_type, status, error_message, attempts,
+                    max_attempts, run_at, lease_expires_at, completed_at, created_at, updated_at
                from extraction_jobs
               where project_id = $1
                 and (created_at, id) < (coalesce($2::timestamptz, 'infinity'),
@@ -275,13 +319,12 @@ impl<A: Access> ExtractionJobRepository<'_, A> {
         status: JobStatus,
         limit: i64,
         offset: i64,
-    ) -> Result<Vec<ExtractionJob>> {
+    ) -> Result<Vec<ExtractionJobSummary>> {
         let (limit, offset) = limit_offset(limit, offset)?;
         Ok(sqlx::query_as!(
-            ExtractionJob,
-            "select id, project_id, source_url, extraction_type, status, result_data, error_message,
-                    attempts, max_attempts, run_at, lease_expires_at, completed_at, created_at,
-                    updated_at
+            ExtractionJobSummary,
+            "select id, project_id, source_url, extraction_type, status, error_message, attempts,
+                    max_attempts, run_at, lease_expires_at, completed_at, created_at, updated_at
                from extraction_jobs
               where status = $1
               order by created_at desc, id desc

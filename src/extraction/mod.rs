@@ -30,7 +30,8 @@ mod worker;
 mod worker_run;
 
 pub use extraction_job::{
-    ExtractionJob, ExtractionJobId, ExtractionJobRepository, JobCounts, JobStatus,
+    ExtractionJob, ExtractionJobId, ExtractionJobRepository, ExtractionJobSummary, JobCounts,
+    JobStatus,
 };
 pub use job_input::{Due, ExtractionJobPatch, NewExtractionJob};
 pub use listener::JobListener;

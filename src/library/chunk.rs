@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use futures_core::Stream;
 use futures_util::TryStreamExt;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::types::Json;
 
 use super::transcript::TranscriptId;
@@ -55,112 +55,10 @@ of_row!(Chunk {
 
 debug_fields!(Chunk<J> { id, transcript_id, user_id, chunk_index, token_count, created_at });
 
-/// A piece to be stored.
-#[derive(Clone, PartialEq)]
-pub struct NewChunk {
-    /// What it was cut from.
-    pub transcript_id: TranscriptId,
-    /// At most [`MAX_TEXT_BYTES`](crate::MAX_TEXT_BYTES).
-    pub chunk_text: String,
-    /// From 0; unique in the transcript.
-    pub chunk_index: i32,
-    /// Not negative.
-    pub token_count: i32,
-    /// At most [`MAX_JSON_DEPTH`](crate::MAX_JSON_DEPTH) levels; `{}` unless said.
-    pub metadata: Value,
-}
-
-debug_fields!(NewChunk { transcript_id, chunk_index, token_count });
-
-impl NewChunk {
-    /// With what every chunk has.
-    pub fn new(
-        transcript_id: TranscriptId,
-        chunk_index: i32,
-        chunk_text: impl Into<String>,
-        token_count: i32,
-    ) -> Self {
-        Self {
-            transcript_id,
-            chunk_text: chunk_text.into(),
-            chunk_index,
-            token_count,
-            metadata: json!({}),
-        }
-    }
-
-    /// With notes.
-    pub fn metadata(mut self, metadata: Value) -> Self {
-        self.metadata = metadata;
-        self
-    }
-
-    fn check(&self) -> Result<()> {
-        input::long_text("chunk_text", &self.chunk_text)?;
-        input::range("chunk_index", self.chunk_index.into(), 0, i32::MAX.into())?;
-        input::range("token_count", self.token_count.into(), 0, i32::MAX.into())?;
-        input::json("metadata", &self.metadata)
-    }
-}
-
 repository!(
     /// Chunks: [`Database::chunks`](crate::Database::chunks).
     ChunkRepository<J>
 );
-
-impl ChunkRepository<'_> {
-    /// Stores any number of chunks in one statement: all of them or none. They come back in the
-    /// order given; an empty list asks nothing of the server.
-    ///
-    /// # Errors
-    ///
-    /// [`Conflict`](Error::Conflict) when a transcript has a chunk with that index
-    /// ([`ChunksTranscriptIdChunkIndexKey`](crate::Constraint::ChunksTranscriptIdChunkIndexKey));
-    /// [`ForeignKey`](Error::ForeignKey) when there is no such transcript;
-    /// [`InvalidInput`](Error::InvalidInput).
-    pub async fn create_many(self, new: Vec<NewChunk>) -> Result<Vec<Chunk>> {
-        new.iter().try_for_each(NewChunk::check)?;
-        if new.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut ids = Vec::with_capacity(new.len());
-        let mut transcript_ids = Vec::with_capacity(new.len());
-        let mut texts = Vec::with_capacity(new.len());
-        let mut indexes = Vec::with_capacity(new.len());
-        let mut token_counts = Vec::with_capacity(new.len());
-        let mut metadata = Vec::with_capacity(new.len());
-        for chunk in new {
-            ids.push(ChunkId::new().as_uuid());
-            transcript_ids.push(chunk.transcript_id.as_uuid());
-            texts.push(chunk.chunk_text);
-            indexes.push(chunk.chunk_index);
-            token_counts.push(chunk.token_count);
-            metadata.push(chunk.metadata);
-        }
-        let mut rows = sqlx::query_as!(
-            Chunk,
-            "insert into chunks (id, transcript_id, user_id, chunk_text, chunk_index, token_count,
-                                 metadata)
-             select n.id, n.transcript_id, t.user_id, n.chunk_text, n.chunk_index, n.token_count,
-                    n.metadata
-               from unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::int[], $6::jsonb[])
-                    as n (id, transcript_id, chunk_text, chunk_index, token_count, metadata)
-               left join transcripts t on t.id = n.transcript_id
-             returning id, transcript_id, user_id, chunk_text, chunk_index, token_count, metadata,
-                       created_at",
-            &ids,
-            &transcript_ids,
-            &texts,
-            &indexes,
-            &token_counts,
-            &metadata,
-        )
-        .fetch_all(self.conn)
-        .await?;
-        input::sort_as(&ids, &mut rows, |chunk| chunk.id.as_uuid());
-        Ok(rows)
-    }
-}
 
 impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
     /// The chunk with this identifier.

@@ -5,6 +5,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sqlx::types::Json;
+use uuid::Uuid;
+
+use super::chunk::Chunk;
+use super::new_chunk::{ChunkColumns, ChunkDraft};
 
 use crate::db::id::{debug_fields, id};
 use crate::db::page::limit_offset;
@@ -92,6 +96,19 @@ pub struct TranscriptWithChunkCount<J = Value> {
 }
 
 debug_fields!(TranscriptWithChunkCount<J> { transcript, chunk_count });
+
+/// A transcript with its chunks, as it was stored.
+#[derive(Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct TranscriptWithChunks {
+    /// The transcript.
+    #[serde(flatten)]
+    pub transcript: Transcript,
+    /// Its chunks, in its order.
+    pub chunks: Vec<Chunk>,
+}
+
+debug_fields!(TranscriptWithChunks { transcript, chunks });
 
 /// A transcript to be stored.
 #[derive(Clone, PartialEq)]
@@ -229,6 +246,80 @@ impl TranscriptRepository<'_> {
         .fetch_one(self.conn)
         .await?)
     }
+    /// Stores a transcript with all its chunks, in one statement: all of it or nothing. The chunks'
+    /// places are those in the list.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create); [`InvalidInput`](Error::InvalidInput) also for chunks of more than
+    /// [`MAX_STATEMENT_BYTES`](crate::MAX_STATEMENT_BYTES).
+    pub async fn create_with_chunks(
+        self,
+        new: NewTranscript,
+        chunks: Vec<ChunkDraft>,
+    ) -> Result<TranscriptWithChunks> {
+        new.check()?;
+        let cut = ChunkColumns::new(chunks)?;
+        let id = TranscriptId::new();
+        // Texts come back as they were sent, so they need not; jsonb writes numbers in its own way.
+        let mut rows = sqlx::query!(
+            r#"with t as (
+                   insert into transcripts (id, user_id, youtube_video_id, title, channel_name,
+                                            duration, transcript_text, metadata)
+                   values ($1, $2, $3, $4, $5, $6, $7, $8)
+                   returning id, metadata, created_at
+               ), c as (
+                   insert into chunks (id, transcript_id, user_id, chunk_text, chunk_index,
+                                       token_count, metadata)
+                   select n.id, $1, $2, n.chunk_text, n.place - 1, n.token_count, n.metadata
+                     from unnest($9::uuid[], $10::text[], $11::int[], $12::jsonb[]) with ordinality
+                          as n (id, chunk_text, token_count, metadata, place)
+                   returning id, metadata, created_at
+               )
+               select id as "id!: Uuid", metadata as "metadata!", created_at as "created_at!"
+                 from (table t union all table c) stored"#,
+            id.as_uuid(),
+            new.user_id.as_uuid(),
+            new.youtube_video_id,
+            new.title,
+            new.channel_name,
+            new.duration,
+            new.transcript_text,
+            new.metadata,
+            &cut.ids,
+            &cut.texts,
+            &cut.token_counts,
+            &cut.metadata,
+        )
+        .fetch_all(self.conn)
+        .await?;
+        let place = rows.iter().position(|row| row.id == id.as_uuid());
+        let stored = rows.swap_remove(place.ok_or(Error::NotFound("transcript"))?);
+        input::sort_as(&cut.ids, &mut rows, |row| row.id);
+        let transcript = Transcript {
+            id,
+            user_id: new.user_id,
+            youtube_video_id: new.youtube_video_id,
+            title: new.title,
+            channel_name: new.channel_name,
+            duration: new.duration,
+            transcript_text: new.transcript_text,
+            metadata: stored.metadata,
+            created_at: stored.created_at,
+        };
+        let sent = cut.texts.into_iter().zip(cut.token_counts).zip(0..);
+        let chunks = sent.zip(rows).map(|(((chunk_text, token_count), chunk_index), row)| Chunk {
+            id: row.id.into(),
+            transcript_id: id,
+            user_id: new.user_id,
+            chunk_text,
+            chunk_index,
+            token_count,
+            metadata: row.metadata,
+            created_at: row.created_at,
+        });
+        Ok(TranscriptWithChunks { transcript, chunks: chunks.collect() })
+    }
 }
 
 impl<A: Access, J: FromJson> TranscriptRepository<'_, A, J> {
@@ -272,7 +363,7 @@ impl<A: Access, J: FromJson> TranscriptRepository<'_, A, J> {
                     channel_name: row.channel_name,
                     duration: row.duration,
                     transcript_text: row.transcript_text,
-                    metadata: json_column(&row.metadata)?,
+                    metadata: json_column("metadata", &row.metadata)?,
                     created_at: row.created_at,
                 },
                 chunk_count: row.chunk_count,

@@ -288,7 +288,6 @@ async fn whatever_can_not_be_read_is_not_shown(pool: PgPool) {
     };
     let user = one("select user_id from user_preferences").await.into();
     let job = one("select id from extraction_jobs").await.into();
-    let project = one("select id from projects").await.into();
     let document = one("select id from documents").await.into();
     let borrower = one("select id from borrowers").await.into();
     let log = Log::start();
@@ -323,10 +322,7 @@ async fn whatever_can_not_be_read_is_not_shown(pool: PgPool) {
             .unwrap();
         let errors = match table {
             "user_preferences" => vec![failed(uow.user_preferences().get_by_user(user).await)],
-            "extraction_jobs" => vec![
-                failed(uow.extraction_jobs().get_by_id(job).await),
-                failed(uow.extraction_jobs().list_by_project(project, 10, 0).await),
-            ],
+            "extraction_jobs" => vec![failed(uow.extraction_jobs().get_by_id(job).await)],
             "documents" => vec![failed(uow.documents().get_by_id(document).await)],
             "borrowers" => vec![
                 failed(uow.borrowers().get_by_id(borrower).await),

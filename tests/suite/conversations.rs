@@ -309,6 +309,12 @@ async fn a_summary_has_the_newest_message_or_none(pool: PgPool) {
         let last = page.items[place].last_message.as_ref().unwrap();
         assert_eq!((last.id, last.created_at), (message.id, message.created_at));
     }
+    // The same list with counts, whatever the size of its pages.
+    let counted =
+        all_pages(2, async |page| db.conversations().page_with_message_count(ada.id, page).await);
+    let (summaries, counts): (Vec<_>, Vec<_>) =
+        counted.await.into_iter().map(|o| (o.summary, o.message_count)).unzip();
+    assert_eq!((&summaries, &counts[..]), (&page.items, &[2, 5, 2, 1, 0][..]));
     // What a summary says of its conversation is what the conversation is.
     let list = db.conversations().list_by_user(ada.id, 10, 0).await.unwrap();
     assert_eq!(page.items.into_iter().map(|s| s.conversation).collect::<Vec<_>>(), list);

@@ -6,6 +6,7 @@ mod support;
 mod accounts;
 mod borrowers;
 mod canaries;
+mod chunk_writes;
 mod chunks;
 mod citus;
 mod config_entries;

@@ -34,7 +34,7 @@ pub struct Log {
 impl Log {
     pub fn start() -> Self {
         let text = Arc::<Mutex<String>>::default();
-        let _guard = tracing::subscriber::set_default(Collector(Arc::clone(&text)));
+        let _guard = crate::support::events::listen(Collector(Arc::clone(&text)));
         Self { text, _guard }
     }
 

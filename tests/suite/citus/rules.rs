@@ -39,12 +39,15 @@ pub const ASK_ALL: &[&str] = &[
 /// What Citus refuses, by its documentation or because it was seen; docs/scale.md says what to call
 /// instead.
 pub const REFUSED: &[&str] = &[
-    "ChunkRepository::create_many",
+    "ChunkRepository::create_batch",
+    "ChunkRepository::insert_batch",
     "ConversationRepository::create_with_messages",
     "ConversationRepository::page_with_last_message",
+    "ConversationRepository::page_with_message_count",
     "MessageRepository::create",
-    "MessageRepository::create_many",
+    "MessageRepository::create_batch",
     "SessionRepository::rotate",
+    "TranscriptRepository::create_with_chunks",
     "TranscriptRepository::get_with_chunk_count",
     "TranscriptRepository::list_by_metadata",
     "TranscriptRepository::list_by_user",
@@ -157,9 +160,10 @@ fn moves(text: &str, table: &str) -> bool {
     })
 }
 
-/// Whether Citus would not run it: a WITH that writes to more than one user's rows of one table, a subquery in VALUES, an array that is joined
-/// with a distributed table from outside, tables joined by another column than the owner's, a lock on
-/// rows that may lie on any machine, a change of the column that says where a row lies.
+/// Whether Citus would not run it: a WITH that writes to more than one user's rows of one table, a
+/// subquery in VALUES, an array that is joined with a distributed table from outside, tables joined by
+/// another column than the owner's, a lock on rows that may lie on any machine, a change of the column
+/// that says where a row lies.
 fn refused(text: &str, distributed: &[&str]) -> bool {
     let inserts = text.starts_with("insert into");
     let writes = ["insert into", "update ", "delete from"].iter().any(|verb| text.contains(verb));

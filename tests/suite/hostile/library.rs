@@ -1,8 +1,8 @@
 //! Transcripts, chunks, templates and settings.
 
 use chancery::{
-    Database, Error, NewChunk, NewTemplate, NewTranscript, Patch, TemplatePatch, TemplateType,
-    TranscriptPatch,
+    ChunkDraft, Database, Error, NewChunk, NewTemplate, NewTranscript, Patch, TemplatePatch,
+    TemplateType, TranscriptPatch,
 };
 use proptest::option::of;
 use proptest::prelude::*;
@@ -179,6 +179,51 @@ async fn a_setting_is_refused_or_stored_as_given(pool: PgPool) {
         assert_same_json(&value, &again.value);
         assert!(uow.config().list(1000, 0).await.unwrap().contains(&again));
         assert!(uow.config().delete(&key).await.unwrap());
+        true
+    })
+    .await;
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn a_transcripts_chunks_are_refused_or_stored_as_given_however_they_come(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    let (before, user_id) = (transcript(&db).await.id, user(&db).await.id);
+    let chunk = (long_text(), integer(), json());
+    let values = proptest::collection::vec(chunk, 0..4);
+    law(&db, values, async |uow, given| {
+        let drafts = || {
+            let drafts = given.iter().map(|(text, tokens, metadata)| {
+                ChunkDraft::new(&**text, *tokens).metadata(metadata.clone())
+            });
+            drafts.collect::<Vec<_>>()
+        };
+        let new = given.iter().zip(0..).map(|((text, tokens, metadata), index)| {
+            NewChunk::new(before, index, &**text, *tokens).metadata(metadata.clone())
+        });
+        let inserted = uow.chunks().insert_many(new.collect()).await;
+        let Some(inserted) = taken(uow, inserted).await else {
+            let replaced = uow.chunks().replace_all(before, drafts()).await;
+            assert!(taken(uow, replaced).await.is_none());
+            let with = NewTranscript::new(user_id, "v", "said");
+            let stored = uow.transcripts().create_with_chunks(with, drafts()).await;
+            assert!(taken(uow, stored).await.is_none());
+            return false;
+        };
+        assert_eq!(inserted, given.len() as u64);
+        let read = uow.chunks().list_by_transcript(before, 10, 0).await.unwrap();
+        let replaced = uow.chunks().replace_all(before, drafts()).await.unwrap();
+        assert_eq!(replaced.unchanged, inserted, "the same again is another");
+        let with = NewTranscript::new(user_id, "v", "said");
+        let stored = uow.transcripts().create_with_chunks(with, drafts()).await.unwrap();
+        let id = stored.transcript.id;
+        assert_eq!(uow.chunks().list_by_transcript(id, 10, 0).await.unwrap(), stored.chunks);
+        for chunks in [read, stored.chunks] {
+            assert_eq!(chunks.len(), given.len());
+            for (chunk, (text, tokens, metadata)) in chunks.iter().zip(&given) {
+                assert_eq!((&chunk.chunk_text, chunk.token_count), (text, *tokens));
+                assert_same_json(metadata, &chunk.metadata);
+            }
+        }
         true
     })
     .await;

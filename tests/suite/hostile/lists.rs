@@ -98,7 +98,7 @@ async fn every_page_is_given_or_refused_whatever_its_size_and_cursor(pool: PgPoo
         1 => "[A-Za-z0-9_-]{39}",
     ];
     let sizes = prop_oneof![2 => Just(2), 1 => wide_integer()];
-    law(&db, (sizes, of(cursors), 0_usize..9), async |uow, (size, after, list)| {
+    law(&db, (sizes, of(cursors), 0_usize..10), async |uow, (size, after, list)| {
         let Ok(after) = after.map(|text| text.parse::<Cursor>()).transpose() else { return false };
         let (page, user, none) = (PageRequest { size, after }, c.user_id, uuid::Uuid::nil());
         let taken = match list {
@@ -110,6 +110,7 @@ async fn every_page_is_given_or_refused_whatever_its_size_and_cursor(pool: PgPoo
             5 => given!(uow, documents().page_documents(None, page)),
             6 => given!(uow, documents().page_by_user(user, page)),
             7 => given!(uow, projects().page_by_user(user, page)),
+            8 => given!(uow, conversations().page_with_message_count(user, page)),
             _ => given!(uow, extraction_jobs().page_by_project(none.into(), page)),
         };
         assert_eq!(taken, (1..=MAX_PAGE_SIZE).contains(&size));

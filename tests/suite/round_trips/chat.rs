@@ -21,6 +21,7 @@ pub async fn measure(meter: &mut Meter) {
     count!(meter, conversations().list_by_user(kept.user_id, 10, 0));
     count!(meter, conversations().page_by_user(kept.user_id, page));
     count!(meter, conversations().page_with_last_message(kept.user_id, page));
+    count!(meter, conversations().page_with_message_count(kept.user_id, page));
     count!(meter, conversations().list_recent(10, 0));
     count!(meter, conversations().update_title(kept.id, Some("Moon")));
     count!(meter, conversations().delete(conversation(&setup).await.id));

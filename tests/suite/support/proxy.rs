@@ -35,6 +35,7 @@ struct Network {
     opened: AtomicUsize,
     requests: AtomicUsize,
     round_trips: AtomicUsize,
+    answered: AtomicUsize,
 }
 
 impl Proxy {
@@ -50,6 +51,7 @@ impl Proxy {
             opened: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
             round_trips: AtomicUsize::new(0),
+            answered: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&network);
         let listening = tokio::spawn(async move {
@@ -92,6 +94,11 @@ impl Proxy {
     /// How often a client has waited for the server so far, of all statements that it sent.
     pub fn round_trips(&self) -> usize {
         self.network.round_trips.load(SeqCst)
+    }
+
+    /// How many bytes the server has answered so far.
+    pub fn answered(&self) -> usize {
+        self.network.answered.load(SeqCst)
     }
 
     /// Holds back what the server answers.
@@ -150,6 +157,8 @@ impl Network {
                     self.requests.fetch_add(1, SeqCst);
                     let waits = frontend.waits(&buffer[..read]);
                     self.round_trips.fetch_add(waits, SeqCst);
+                } else {
+                    self.answered.fetch_add(read, SeqCst);
                 }
                 let due = Instant::now() + self.delay;
                 if sender.send((due, buffer[..read].to_vec())).is_err() {

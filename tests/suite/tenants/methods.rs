@@ -95,6 +95,8 @@ one_row!(
     chancery::ConversationWithMessages,
     chancery::Message,
     chancery::Transcript,
+    chancery::TranscriptWithChunks,
+    chancery::ReplacedChunks,
     chancery::Template,
     chancery::ConfigEntry,
     chancery::Document,

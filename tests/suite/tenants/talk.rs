@@ -1,6 +1,6 @@
 //! Conversations and messages; transcripts and chunks.
 
-use chancery::{MessageDraft, NewMessage, PageRequest, TranscriptPatch};
+use chancery::{ChunkDraft, MessageDraft, NewMessage, PageRequest, TranscriptPatch};
 use futures_util::TryStreamExt;
 use serde_json::json;
 
@@ -18,6 +18,10 @@ pub fn cases(cases: &mut Vec<Case>) {
     case!(cases, |w| ConversationRepository::list_by_user(w.user.id, 10, 0));
     case!(cases, |w| ConversationRepository::page_by_user(w.user.id, PageRequest::first(10)));
     case!(cases, |w| ConversationRepository::page_with_last_message(
+        w.user.id,
+        PageRequest::first(10)
+    ));
+    case!(cases, |w| ConversationRepository::page_with_message_count(
         w.user.id,
         PageRequest::first(10)
     ));
@@ -55,6 +59,10 @@ pub fn cases(cases: &mut Vec<Case>) {
     case!(cases, |w| MessageRepository::delete(w.message.id));
 
     case!(cases, |w| TranscriptRepository::create(new_transcript(w.user.id)));
+    case!(cases, |w| TranscriptRepository::create_with_chunks(
+        new_transcript(w.user.id),
+        vec![ChunkDraft::new("We choose", 2)],
+    ));
     case!(cases, |w| TranscriptRepository::get_by_id(w.transcript.id));
     case!(cases, |w| TranscriptRepository::get_with_chunk_count(w.transcript.id));
     case!(cases, |w| TranscriptRepository::get_by_video_id(
@@ -69,6 +77,11 @@ pub fn cases(cases: &mut Vec<Case>) {
     case!(cases, |w| TranscriptRepository::delete(w.transcript.id));
 
     case!(cases, |w| ChunkRepository::create_many(chunks(w.transcript.id, 3).split_off(1)));
+    case!(cases, |w| ChunkRepository::insert_many(chunks(w.transcript.id, 3).split_off(1)));
+    case!(cases, |w| ChunkRepository::replace_all(
+        w.transcript.id,
+        vec![ChunkDraft::new("We choose", 2)],
+    ));
     case!(cases, |w| ChunkRepository::get_by_id(w.chunk.id));
     case!(cases, |w| ChunkRepository::get_by_ids(&[w.chunk.id]));
     cases.push(Case {

@@ -120,7 +120,7 @@ impl Log {
         let writer = lines.clone();
         let subscriber =
             tracing_subscriber::fmt().with_writer(move || Writer(writer.clone())).finish();
-        Self(lines, tracing::subscriber::set_default(subscriber))
+        Self(lines, crate::support::events::listen(subscriber))
     }
 
     pub fn text(&self) -> String {

@@ -1,0 +1,77 @@
+//! Many rows at once: as one statement, or past a size as several in one transaction.
+
+use super::conn::Conn;
+use super::error::Result;
+use super::unit_of_work::UnitOfWork;
+
+/// How much of texts and JSON one statement is given: 4 MiB.
+///
+/// The server takes no message of 1 GiB, and both sides hold a message in memory. It also unnests
+/// arrays into a store of `work_mem` (4 MB unless set), and writes what is beyond to disk.
+pub(crate) const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// What each row weighs beside its text and JSON.
+const ROW_BYTES: usize = 64;
+
+/// Cuts rows into batches of so many bytes, at least one row each; `sizes` are those of the rows.
+pub(crate) fn batches<T>(rows: Vec<T>, sizes: &[usize], bytes: usize) -> Vec<Vec<T>> {
+    let mut batches: Vec<Vec<T>> = Vec::new();
+    let mut left = 0;
+    for (row, size) in rows.into_iter().zip(sizes) {
+        let size = size + ROW_BYTES;
+        match batches.last_mut() {
+            Some(batch) if size <= left => batch.push(row),
+            _ => {
+                batches.push(vec![row]);
+                left = bytes;
+            }
+        }
+        left = left.saturating_sub(size);
+    }
+    batches
+}
+
+/// Where several statements run that happen together: in the unit of work at hand, or in one that is
+/// begun for them. Dropped, the latter is rolled back.
+pub(crate) enum Together<'c> {
+    Begun(UnitOfWork),
+    Joined(Conn<'c>),
+}
+
+impl<'c> Together<'c> {
+    /// For so many statements: a single one needs no unit of work.
+    pub(crate) async fn begin(conn: Conn<'c>, statements: usize) -> Result<Self> {
+        let begun = if statements > 1 { conn.begin().await? } else { None };
+        Ok(begun.map_or(Self::Joined(conn), Self::Begun))
+    }
+
+    pub(crate) fn conn(&mut self) -> Conn<'_> {
+        match self {
+            Self::Begun(uow) => uow.executor(),
+            Self::Joined(conn) => conn.reborrow(),
+        }
+    }
+
+    pub(crate) async fn end(self) -> Result<()> {
+        match self {
+            Self::Begun(uow) => uow.commit().await,
+            Self::Joined(_) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_cut_into_batches_in_their_order() {
+        let cut = |sizes: &[usize], bytes| batches((0..sizes.len()).collect(), sizes, bytes);
+        assert!(cut(&[], 1000).is_empty());
+        assert_eq!(cut(&[10, 10, 10], 1000), [[0, 1, 2]]);
+        // A row that is larger than a batch is one.
+        assert_eq!(cut(&[5000, 10, 5000], 1000), [[0], [1], [2]]);
+        let two = [436, 436, 436, 436, 436];
+        assert_eq!(cut(&two, 1000), [vec![0, 1], vec![2, 3], vec![4]]);
+    }
+}
