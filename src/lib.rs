@@ -34,8 +34,9 @@ pub use db::{
     DriverError, Error, Health, HealthStatus, InvalidInput, IsolationLevel, MAX_JSON_DEPTH,
     MAX_PAGE_SIZE, MAX_STATEMENT_BYTES, MAX_TEXT_BYTES, MIGRATOR, MigrationError, MigrationState,
     MigrationStatus, Numbered, Page, PageRequest, PaginationParams, Patch, PoolOrder, PoolStatus,
-    PoolTimeout, Reason, Result, RevertTo, RoleCheck, RoleRisk, Savepoint, SslMode, Startup,
-    TransactionId, TransactionOptions, TransactionOutcome, UnitOfWork,
+    PoolTimeout, PoolerFault, PoolerMode, ReadToken, Reader, ReaderHealth, Reason, Result,
+    RevertTo, RoleCheck, RoleRisk, Savepoint, ServerRole, SslMode, Startup, TransactionId,
+    TransactionOptions, TransactionOutcome, UnitOfWork,
 };
 pub use extraction::{
     ClaimedJob, Due, ExtractionJob, ExtractionJobId, ExtractionJobPatch, ExtractionJobRepository,

@@ -2,7 +2,7 @@
 
 use crate::chat::{ConversationRepository, MessageRepository};
 use crate::content::TemplateRepository;
-use crate::db::{AsUser, Database, UnitOfWork};
+use crate::db::{AsUser, Database, Reader, UnitOfWork};
 use crate::extraction::{ExtractionJobRepository, ProjectRepository};
 use crate::identity::{SessionRepository, UserId, UserPreferencesRepository, UserRepository};
 use crate::intake::{
@@ -36,6 +36,15 @@ macro_rules! repositories {
             $($(#[$doc])*
             pub fn $name(&mut self) -> $repository<'_> {
                 $repository::new(self.executor())
+            })+
+        }
+
+        /// The repositories, for reading.
+        impl<'d> Reader<'d> {
+            $($(#[$doc])*
+            #[track_caller]
+            pub fn $name(self) -> $repository<'d, ReadOnly> {
+                $repository::new(self.executor().repeating_reads()).read_only()
             })+
         }
     };

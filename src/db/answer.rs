@@ -53,6 +53,11 @@ pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether the server takes no writes, or this transaction does not.
+pub(crate) fn refuses_writes(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(e) if e.code().as_deref() == Some("25006"))
+}
+
 /// Bounds the wait for an answer. The server has its own limit for a statement; this one is for the
 /// network that went silent, which the driver would wait for without end.
 pub(crate) async fn answered<T>(

@@ -10,6 +10,8 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tracing::log::LevelFilter;
 
 use super::error::ConnectTarget;
+use super::hosts::{Host, Hosts};
+use super::pooler::PoolerMode;
 use super::role_check::RoleCheck;
 
 mod builder;
@@ -92,12 +94,21 @@ impl From<SslMode> for PgSslMode {
 ///
 /// Notices and warnings that the server would send beside its answers are kept back
 /// (`client_min_messages=error`): triggers can put values into them, and the driver logs them. Who wants
-/// them says `options=-c%20client_min_messages=notice`.
+/// them says `options=-c%20client_min_messages=notice`. Behind a pooler in transaction mode that holds in
+/// units of work, as the timeouts do; `alter role … set` does it for every statement.
+///
+/// Several hosts stand as libpq has them, `postgres://app@db1:5432,db2:5432/app`: the one that takes
+/// writes is looked for when connecting, and again when it is lost or turns out to be a standby.
+/// [`reader_url`](DatabaseConfigBuilder::reader_url)'s hosts are tried in their order, and belong to
+/// those that may take over. `target_session_attrs` may say the same, and nothing else.
 ///
 /// [`Database::connect`]: crate::Database::connect
 #[derive(Clone)]
 pub struct DatabaseConfig {
     server: url::Server,
+    direct: Option<url::Server>,
+    reader: Option<url::Server>,
+    pub(crate) pooler: PoolerMode,
     pub(crate) pool_size: u32,
     pub(crate) max_overflow: u32,
     pub(crate) pool_timeout: Duration,
@@ -154,6 +165,9 @@ impl DatabaseConfig {
     ///
     /// | variable | meaning | default |
     /// |---|---|---|
+    /// | `DATABASE_DIRECT_URL` | the server itself, when `DATABASE_URL` leads to a pooler: for migrations and LISTEN | none |
+    /// | `DATABASE_READER_URL` | standbys, for [`Database::reader`](crate::Database::reader) | none |
+    /// | `DATABASE_POOLER` | `detect`, `direct` or `transaction`: [`PoolerMode`] | `detect` |
     /// | `DATABASE_POOL_SIZE` | connections that are kept | 5 |
     /// | `DATABASE_MAX_OVERFLOW` | more of them under load | 10 |
     /// | `DATABASE_POOL_TIMEOUT` | seconds to wait for a connection | 5 |
@@ -185,6 +199,11 @@ impl DatabaseConfig {
         let variable = |name| variable(name).filter(|value| !value.is_empty());
         let url = variable("DATABASE_URL").ok_or(ConfigError::MissingVariable("DATABASE_URL"))?;
         let mut builder = Self::builder().url(&url);
+        builder.direct_url = variable("DATABASE_DIRECT_URL").map(Into::into);
+        builder.reader_url = variable("DATABASE_READER_URL").map(Into::into);
+        let mode = variable("DATABASE_POOLER");
+        let mode = parse("DATABASE_POOLER", mode, "detect, direct or transaction")?;
+        builder.pooler = mode.unwrap_or_default();
         let number = |name, set: &mut dyn FnMut(u32)| {
             parse(name, variable(name), "a whole number").map(|n| n.into_iter().for_each(set))
         };
@@ -250,23 +269,81 @@ impl DatabaseConfig {
         self.server.connect_timeout
     }
 
-    /// The driver's options for one connection.
-    pub(crate) fn connect_options(&self) -> PgConnectOptions {
+    /// The hosts that the pool may connect to: behind a pooler, those of the URL alone.
+    pub(crate) fn writers(&self) -> Hosts {
         for name in ["PGOPTIONS", "PGSSLCERT", "PGSSLKEY"] {
             if std::env::var_os(name).is_some() {
                 tracing::warn!(name, "the driver takes this variable from the environment");
             }
         }
+        let mut hosts = self.hosts(&self.server);
+        let own = hosts.len();
+        if let Some(reader) = &self.reader {
+            hosts.extend(self.hosts(reader));
+        }
+        Hosts::of_a_primary(hosts, own, self.connect_timeout())
+    }
+
+    /// The hosts of the server itself, if another URL leads there.
+    pub(crate) fn direct(&self) -> Option<Hosts> {
+        let hosts = self.hosts(self.direct.as_ref()?);
+        let own = hosts.len();
+        Some(Hosts::of_a_primary(hosts, own, self.connect_timeout()))
+    }
+
+    /// The hosts to read from.
+    pub(crate) fn readers(&self) -> Option<Hosts> {
+        let hosts = self.hosts(self.reader.as_ref()?);
+        Some(Hosts::in_their_order(hosts, self.connect_timeout()))
+    }
+
+    fn hosts(&self, server: &url::Server) -> Vec<Host> {
+        server
+            .hosts()
+            .map(|(host, port)| {
+                let bare = self.connect_options(server, host, port);
+                let mut options = bare.clone().options(self.session_settings());
+                if let Some(extra) = &server.options {
+                    options = options.options(parse_options(extra));
+                }
+                Host {
+                    options,
+                    bare,
+                    has_options_of_its_own: server.options.is_some(),
+                    target: target(server, host, port),
+                }
+            })
+            .collect()
+    }
+
+    /// What each session begins with.
+    pub(crate) fn session_settings(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let timeouts = [
+            ("statement_timeout", self.statement_timeout),
+            ("lock_timeout", self.lock_timeout),
+            ("idle_in_transaction_session_timeout", self.idle_in_transaction_timeout),
+            ("client_connection_check_interval", self.client_check_interval),
+        ];
+        let timeouts = timeouts.into_iter();
+        let timeouts = timeouts.filter_map(|(k, v)| Some((k, v?.as_millis().to_string())));
+        // The driver logs what the server and its triggers remark, values and all.
+        timeouts.chain([("client_min_messages", "error".to_owned())])
+    }
+
+    /// The driver's options for one connection, without settings of the session.
+    fn connect_options(&self, server: &url::Server, host: &str, port: u16) -> PgConnectOptions {
         // Every field is set: the driver's constructor starts from libpq's variables.
         let mut options = PgConnectOptions::new_without_pgpass()
-            .host(&self.server.host)
-            .port(self.server.port)
-            .username(&self.server.user)
-            .password(self.server.password.as_ref().map_or("", ExposeSecret::expose_secret))
-            .database(&self.server.database)
-            .ssl_mode(self.server.ssl_mode.into())
-            .application_name(&self.server.application_name);
-        options = match &self.server.ssl_root_cert {
+            .host(host)
+            .port(port)
+            .username(&server.user)
+            .password(server.password.as_ref().map_or("", ExposeSecret::expose_secret))
+            .database(&server.database)
+            .ssl_mode(server.ssl_mode.into())
+            .application_name(&server.application_name)
+            // It is about text, and values travel in binary; poolers refuse it.
+            .extra_float_digits(None);
+        options = match &server.ssl_root_cert {
             Some(url::RootCert::File(path)) => options.ssl_root_cert(path),
             Some(url::RootCert::Pem(pem)) => options.ssl_root_cert_from_pem(pem.clone()),
             None if std::env::var_os("PGSSLROOTCERT").is_some() => {
@@ -274,24 +351,11 @@ impl DatabaseConfig {
             }
             None => options,
         };
-        if let Some(path) = &self.server.ssl_cert {
+        if let Some(path) = &server.ssl_cert {
             options = options.ssl_client_cert(path);
         }
-        if let Some(path) = &self.server.ssl_key {
+        if let Some(path) = &server.ssl_key {
             options = options.ssl_client_key(path);
-        }
-        let timeout = |t: Option<Duration>| t.map(|t| t.as_millis().to_string());
-        let settings = [
-            ("statement_timeout", timeout(self.statement_timeout)),
-            ("lock_timeout", timeout(self.lock_timeout)),
-            ("idle_in_transaction_session_timeout", timeout(self.idle_in_transaction_timeout)),
-            ("client_connection_check_interval", timeout(self.client_check_interval)),
-            // The driver logs what the server and its triggers remark, values and all.
-            ("client_min_messages", Some("error".to_owned())),
-        ];
-        options = options.options(settings.iter().filter_map(|(k, v)| Some((k, v.as_ref()?))));
-        if let Some(extra) = &self.server.options {
-            options = options.options(parse_options(extra));
         }
         if self.echo {
             options.log_statements(LevelFilter::Info)
@@ -300,20 +364,16 @@ impl DatabaseConfig {
         }
         .log_slow_statements(LevelFilter::Warn, Duration::from_secs(1))
     }
+}
 
-    /// What is connected to, for messages.
-    pub(crate) fn target(&self) -> ConnectTarget {
-        let address = if self.server.host.starts_with('/') {
-            format!("{}/.s.PGSQL.{}", self.server.host, self.server.port)
-        } else {
-            format!("{}:{}", self.server.host, self.server.port)
-        };
-        ConnectTarget {
-            address,
-            user: self.server.user.clone(),
-            database: self.server.database.clone(),
-        }
-    }
+/// What is connected to, for messages.
+fn target(server: &url::Server, host: &str, port: u16) -> ConnectTarget {
+    let address = if host.starts_with('/') {
+        format!("{host}/.s.PGSQL.{port}")
+    } else {
+        format!("{host}:{port}")
+    };
+    ConnectTarget { address, user: server.user.clone(), database: server.database.clone() }
 }
 
 fn parse<T: FromStr>(

@@ -14,6 +14,7 @@ use super::actor::Actor;
 use super::answer::{AnswerLimit, answered, breaks_connection, is_stale_plan};
 use super::error::Error;
 use super::lease::{Lease, Leases};
+use super::reader::CatchUp;
 use super::transaction::TransactionOptions;
 use super::transaction_state::{Standing, TransactionState};
 use super::unit_of_work::UnitOfWork;
@@ -40,11 +41,21 @@ struct Pooled<'c> {
     /// Whether reads are run again when the connection breaks: those of the repositories, which are
     /// known to do nothing else.
     repeat_reads: bool,
+    /// What a standby has to have reached first.
+    catch_up: Option<CatchUp<'c>>,
 }
 
 impl<'c> Conn<'c> {
     pub(crate) fn pool(leases: &'c Arc<Leases>, place: &'static Location<'static>) -> Self {
-        Self(Source::Pool(Pooled { leases, place, repeat_reads: false }))
+        Self(Source::Pool(Pooled { leases, place, repeat_reads: false, catch_up: None }))
+    }
+
+    pub(crate) fn standby(
+        leases: &'c Arc<Leases>,
+        place: &'static Location<'static>,
+        catch_up: Option<CatchUp<'c>>,
+    ) -> Self {
+        Self(Source::Pool(Pooled { leases, place, repeat_reads: false, catch_up }))
     }
 
     pub(crate) fn user(
@@ -52,7 +63,7 @@ impl<'c> Conn<'c> {
         actor: Actor,
         place: &'static Location<'static>,
     ) -> Self {
-        Self(Source::User(Pooled { leases, place, repeat_reads: false }, actor))
+        Self(Source::User(Pooled { leases, place, repeat_reads: false, catch_up: None }, actor))
     }
 
     pub(crate) fn transaction(
@@ -231,7 +242,11 @@ impl Pooled<'_> {
     }
 
     async fn acquire(self) -> Result<Lease, sqlx::Error> {
-        self.leases.acquire(self.place).await.map_err(Error::into_carrier)
+        let lease = match self.catch_up {
+            None => self.leases.acquire(self.place).await,
+            Some(catch_up) => catch_up.acquire(self.leases, self.place).await,
+        };
+        lease.map_err(Error::into_carrier)
     }
 
     /// The connection on which a statement that failed is sent again, or its error.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -12,7 +12,9 @@ use sqlx::{Connection, PgConnection, PgPool};
 use super::config::{DatabaseConfig, PoolOrder};
 use super::conn::Conn;
 use super::error::{ConnectTarget, Error, Result};
+use super::hosts::{Host, Hosts};
 use super::lease::{LeaseOptions, Leases, Lifetime, PING, Trim, is_past};
+use super::pooler::PoolerMode;
 use super::role_check::check_role;
 use super::unit_of_work::finished;
 
@@ -42,6 +44,10 @@ pub struct Database {
 
 struct Inner {
     leases: Arc<Leases>,
+    // The server itself, where a URL of its own leads there.
+    direct: Option<Hosts>,
+    // The standbys, where a URL leads there.
+    reader: Option<Arc<Leases>>,
     timeouts: Timeouts,
 }
 
@@ -61,12 +67,16 @@ impl Database {
     ///
     /// [`Error::Unreachable`], [`Error::ConnectTimeout`], [`Error::AuthenticationFailed`],
     /// [`Error::DatabaseMissing`], [`Error::Tls`] or [`Error::TooManyConnections`], within the
-    /// configuration's `connect_timeout`; [`Error::RoleRefused`] when the configuration does not take
-    /// the login role.
+    /// configuration's `connect_timeout`; [`Error::UnsafePooler`] when prepared statements would get
+    /// lost on the way ([`PoolerMode`](crate::PoolerMode)); [`Error::RoleRefused`] when the
+    /// configuration does not take the login role.
     pub async fn connect(config: &DatabaseConfig) -> Result<Self> {
         let database = Self::connect_lazy(config);
         let look = async {
-            let mut connection = database.open_connection().await?;
+            database.leases().survey().await?;
+            let options = (*database.leases().pool.connect_options()).clone();
+            let target = database.leases().target();
+            let mut connection = database.open_connection(target, options).await?;
             let checked = check_role(&mut connection, config.role_check).await;
             let server_version = connection.server_version_num();
             connection.close().await.ok();
@@ -77,9 +87,10 @@ impl Database {
                 tracing::info!(
                     target: "chancery",
                     event = "database.connection_initialized",
-                    address = %database.leases().target.address,
-                    database = %database.leases().target.database,
+                    address = %database.leases().target().address,
+                    database = %database.leases().target().database,
                     server_version,
+                    pooler = database.leases().shares_sessions(),
                     pool_size = config.pool_size,
                     max_overflow = config.max_overflow,
                     "connected"
@@ -90,8 +101,8 @@ impl Database {
                 tracing::error!(
                     target: "chancery",
                     event = "database.connection_failed",
-                    address = %database.leases().target.address,
-                    database = %database.leases().target.database,
+                    address = %database.leases().target().address,
+                    database = %database.leases().target().database,
                     %error,
                     "connecting failed"
                 );
@@ -103,8 +114,26 @@ impl Database {
     /// As [`connect`](Self::connect), without trying: the first use connects. Must be called inside
     /// a tokio runtime.
     pub fn connect_lazy(config: &DatabaseConfig) -> Self {
+        let hosts = Arc::new(config.writers());
+        let leases = Self::pool_of(config, hosts);
+        let timeouts = Timeouts {
+            connect: config.connect_timeout(),
+            health: config.health_timeout,
+            close: config.close_timeout,
+        };
+        let reader = config.readers().map(|hosts| Self::pool_of(config, Arc::new(hosts)));
+        Self { inner: Arc::new(Inner { leases, direct: config.direct(), reader, timeouts }) }
+    }
+
+    fn pool_of(config: &DatabaseConfig, hosts: Arc<Hosts>) -> Arc<Leases> {
         let recycle = config.pool_recycle;
         let pre_ping = config.pool_pre_ping;
+        let host = hosts.current();
+        let connect_options = match config.pooler {
+            PoolerMode::Transaction => host.bare.clone(),
+            PoolerMode::Detect | PoolerMode::Direct => host.options.clone(),
+        };
+        let moving = Arc::clone(&hosts);
         let pool = PgPoolOptions::new()
             .max_connections(config.pool_size + config.max_overflow)
             // Leases wait their turn before; what is left is connecting, tried again while the server
@@ -118,8 +147,10 @@ impl Database {
             .test_before_acquire(false)
             // What lies in the pool was idle for longer than a lease is kept, so it always is pinged.
             .before_acquire(move |connection, meta| {
+                let current = moving.is_current(Instant::now() - meta.age);
                 Box::pin(async move {
-                    if is_past(recycle, meta.age) {
+                    // In this order: the lease is told the age.
+                    if is_past(recycle, meta.age) || !current {
                         return Ok(false);
                     }
                     if !pre_ping {
@@ -131,8 +162,11 @@ impl Database {
                     }
                 })
             })
-            .connect_lazy_with(config.connect_options());
+            .connect_lazy_with(connect_options);
         let options = LeaseOptions {
+            connect: config.connect_timeout(),
+            pooler: config.pooler,
+            settings: config.session_settings().collect(),
             acquire: config.pool_timeout,
             answer: config.statement_timeout.map(|server| server + ANSWER_GRACE),
             lifetime: Lifetime::Recycle(recycle),
@@ -141,17 +175,12 @@ impl Database {
             pre_ping,
             held: config.hold_warning,
         };
-        let timeouts = Timeouts {
-            connect: config.connect_timeout(),
-            health: config.health_timeout,
-            close: config.close_timeout,
-        };
-        let leases = Leases::new(pool, config.target(), options);
-        Self { inner: Arc::new(Inner { leases, timeouts }) }
+        Leases::new(pool, hosts, options)
     }
 
     /// Wraps a pool that is there already: the application's, or that of a `#[sqlx::test]`. The
-    /// pool's own settings hold.
+    /// pool's own settings hold, and no pooler is looked for: behind one that does not keep track of
+    /// prepared statements answers get mixed up.
     pub fn from_pool(pool: PgPool) -> Self {
         let options = pool.connect_options();
         let target = ConnectTarget {
@@ -170,6 +199,9 @@ impl Database {
         // Often enough for the pool's own rules to hold.
         let lend = pool.options().get_max_lifetime().map_or(Duration::from_secs(60), |l| l / 10);
         let lease_options = LeaseOptions {
+            connect: timeouts.connect,
+            pooler: PoolerMode::Direct,
+            settings: Vec::new(),
             acquire: pool.options().get_acquire_timeout(),
             answer: None,
             lifetime: Lifetime::Lend(lend),
@@ -178,12 +210,24 @@ impl Database {
             pre_ping: true,
             held: Duration::from_secs(10),
         };
-        let leases = Leases::new(pool, target, lease_options);
-        Self { inner: Arc::new(Inner { leases, timeouts }) }
+        let host = Host {
+            options: (*options).clone(),
+            bare: (*options).clone(),
+            has_options_of_its_own: false,
+            target,
+        };
+        let hosts = Hosts::of_a_primary(vec![host], 1, timeouts.connect);
+        let leases = Leases::new(pool, Arc::new(hosts), lease_options);
+        Self { inner: Arc::new(Inner { leases, direct: None, reader: None, timeouts }) }
     }
 
     pub(crate) fn leases(&self) -> &Arc<Leases> {
         &self.inner.leases
+    }
+
+    /// The pool of the standbys, if there is one.
+    pub(crate) fn reader_leases(&self) -> Option<&Arc<Leases>> {
+        self.inner.reader.as_ref()
     }
 
     /// The pool, for what this crate does not do. Its `connect_options()` are the driver's, whose `Debug`
@@ -203,11 +247,7 @@ impl Database {
 
     /// What the pool holds right now.
     pub fn pool_status(&self) -> PoolStatus {
-        let pool = &self.leases().pool;
-        let size = pool.size();
-        let idle = pool.num_idle() + self.leases().warm();
-        let idle = u32::try_from(idle).unwrap_or(u32::MAX).min(size);
-        PoolStatus { size, idle, in_use: size - idle, max: pool.options().get_max_connections() }
+        self.leases().status()
     }
 
     /// Closes all connections: idle ones at once, those in use as they come back. Later calls on any
@@ -216,21 +256,15 @@ impl Database {
     /// It ends: what is still in use after the configuration's `close_timeout` is left to end by
     /// itself, and `false` is returned.
     pub async fn close(&self) -> bool {
-        let pool = self.leases().pool.clone();
-        // The pool closes idle connections only when it has all of them back: taken out, they go now.
-        let idle: Vec<_> = std::iter::from_fn(|| pool.try_acquire()).collect();
-        // Marks the pool as closed, before anything is waited for.
-        drop(pool.close());
-        self.leases().release_warm();
-        // In a task: it goes on with those that come back after the timeout.
-        let closing = tokio::spawn(async move {
-            for connection in idle {
-                connection.close().await.ok();
+        let limit = self.inner.timeouts.close;
+        let clean = match &self.inner.reader {
+            None => close(self.leases(), limit).await,
+            Some(reader) => {
+                let both = (close(self.leases(), limit), close(reader, limit));
+                let (primary, standby) = futures_util::future::join(both.0, both.1).await;
+                primary && standby
             }
-            pool.close().await;
-        });
-        let clean = tokio::time::timeout(self.inner.timeouts.close, finished(closing)).await;
-        let clean = matches!(clean, Ok(Ok(())));
+        };
         let pool = self.pool_status();
         tracing::info!(
             target: "chancery",
@@ -246,32 +280,72 @@ impl Database {
         self.inner.timeouts
     }
 
-    /// A connection of its own, outside of the pool.
-    pub(crate) async fn open_connection(&self) -> Result<PgConnection> {
+    /// How to connect for a session of one's own, which a pooler in transaction mode does not give.
+    pub(crate) async fn session(&self, purpose: &'static str) -> Result<(&Host, PgConnectOptions)> {
+        if let Some(direct) = &self.inner.direct {
+            if direct.has_choice(false) {
+                direct.search(false).await;
+            }
+            let host = direct.current();
+            return Ok((host, host.options.clone()));
+        }
+        self.leases().survey().await?;
+        if self.leases().shares_sessions() {
+            return Err(Error::DirectUrlMissing(purpose));
+        }
+        let options = (*self.leases().pool.connect_options()).clone();
+        Ok((self.leases().hosts.current(), options))
+    }
+
+    /// A connection with a session of its own, outside of the pool.
+    pub(crate) async fn open_session(&self, purpose: &'static str) -> Result<PgConnection> {
         if self.leases().pool.is_closed() {
             return Err(Error::PoolClosed);
         }
-        let options: PgConnectOptions = (*self.leases().pool.connect_options()).clone();
+        let (host, options) = self.session(purpose).await?;
+        self.open_connection(&host.target, options).await
+    }
+
+    async fn open_connection(
+        &self,
+        target: &ConnectTarget,
+        options: PgConnectOptions,
+    ) -> Result<PgConnection> {
         let timeout = self.inner.timeouts.connect;
         // In a task: a dropped caller must not leave a half-open handshake to the pool's server.
         let connecting = tokio::spawn(async move {
             tokio::time::timeout(timeout, PgConnection::connect_with(&options)).await
         });
         match finished(connecting).await? {
-            Ok(connected) => connected.map_err(|e| Error::from_connect(e, &self.leases().target)),
-            Err(_) => Err(Error::ConnectTimeout {
-                address: self.leases().target.address.clone(),
-                timeout,
-            }),
+            Ok(connected) => connected.map_err(|e| Error::from_connect(e, target)),
+            Err(_) => Err(Error::ConnectTimeout { address: target.address.clone(), timeout }),
         }
     }
+}
+
+/// Closes one pool. Whether all of it was closed within the limit.
+async fn close(leases: &Leases, limit: Duration) -> bool {
+    let pool = leases.pool.clone();
+    // The pool closes idle connections only when it has all of them back: taken out, they go now.
+    let idle: Vec<_> = std::iter::from_fn(|| pool.try_acquire()).collect();
+    // Marks the pool as closed, before anything is waited for.
+    drop(pool.close());
+    leases.release_warm();
+    // In a task: it goes on with those that come back after the timeout.
+    let closing = tokio::spawn(async move {
+        for connection in idle {
+            connection.close().await.ok();
+        }
+        pool.close().await;
+    });
+    matches!(tokio::time::timeout(limit, finished(closing)).await, Ok(Ok(())))
 }
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database")
-            .field("address", &self.leases().target.address)
-            .field("database", &self.leases().target.database)
+            .field("address", &self.leases().target().address)
+            .field("database", &self.leases().target().database)
             .field("pool", &self.pool_status())
             .finish()
     }

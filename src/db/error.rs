@@ -10,6 +10,7 @@ use super::config::ConfigError;
 use super::constraint::Constraint;
 use super::migrate::MigrationError;
 use super::outcome::TransactionId;
+use super::pooler::PoolerFault;
 use super::role_check::RoleRisk;
 
 /// The result of everything in this crate that can fail.
@@ -79,6 +80,22 @@ pub enum Error {
     /// The connection can't be encrypted as the configuration asks.
     #[error("TLS with the server failed: {0}; see sslmode and sslrootcert in the URL")]
     Tls(#[source] DriverError),
+
+    /// A pooler stands between, and statements would get wrong answers or lose their settings.
+    #[error("the pooler at {address} can't be used: {fault}")]
+    UnsafePooler {
+        /// Host and port, or the socket's path.
+        address: String,
+        /// Why, and what helps.
+        fault: PoolerFault,
+    },
+
+    /// Migrating and listening need a session of their own, and through a pooler in transaction mode
+    /// there is none.
+    #[error(
+        "{0} needs a session of its own, and a pooler in transaction mode gives none: set DATABASE_DIRECT_URL to the server itself"
+    )]
+    DirectUrlMissing(&'static str),
 
     /// The server accepts no more connections (53300).
     #[error(
@@ -237,6 +254,14 @@ impl Error {
             Self::Conflict(c) | Self::ForeignKey(c) | Self::Check(c) => Some(*c),
             _ => None,
         }
+    }
+
+    /// Whether an attempt to connect failed for what may pass: the server is starting, or away.
+    pub(crate) fn is_of_the_network(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::ConnectTimeout { .. } | Self::ConnectionLost(_)
+        )
     }
 
     /// `InvalidInput` for a field.

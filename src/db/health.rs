@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 use super::database::{Database, PoolStatus};
 use super::error::Error;
 use super::migrate::MigrationStatus;
+use super::read_token::standing;
 use super::unit_of_work::finished;
 
 /// Whether requests can be served.
@@ -19,6 +20,36 @@ pub enum HealthStatus {
     Unhealthy,
 }
 
+/// What a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServerRole {
+    /// It takes writes.
+    Primary,
+    /// It follows a primary, and is read from.
+    Standby,
+}
+
+/// How the standbys are: the server that reads go to.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct ReaderHealth {
+    /// Whether it answers.
+    pub status: HealthStatus,
+    /// What it is; after a promotion it may be the primary.
+    pub role: Option<ServerRole>,
+    /// Bytes of the primary's log that it has still to replay. None when either does not answer.
+    pub lag_bytes: Option<u64>,
+    /// How long ago what it has replayed last was committed, if there is more to replay; else zero.
+    /// In milliseconds when serialised.
+    #[serde(rename = "lag_ms", serialize_with = "maybe_milliseconds")]
+    pub lag: Option<Duration>,
+    /// What its pool holds.
+    pub pool: PoolStatus,
+    /// Why it is unhealthy, in a few words; the error itself is logged.
+    pub error: Option<String>,
+}
+
 /// The answer of [`Database::health`], ready to be serialised by a health endpoint.
 ///
 /// It holds neither the password nor the address.
@@ -29,12 +60,16 @@ pub struct Health {
     /// How long the answer took, connection included; in milliseconds when serialised.
     #[serde(rename = "latency_ms", serialize_with = "milliseconds")]
     pub latency: Duration,
+    /// What the server is; none when it does not answer.
+    pub role: Option<ServerRole>,
     /// The server's version, as it tells it: `17.2`.
     pub server_version: Option<String>,
     /// What the pool holds.
     pub pool: PoolStatus,
     /// Which migrations are applied; none when the database does not answer.
     pub schema: Option<MigrationStatus>,
+    /// The standbys, if there are any. What they are does not change `status`.
+    pub reader: Option<ReaderHealth>,
     /// Why it is unhealthy, in a few words; the error itself is logged.
     pub error: Option<String>,
 }
@@ -68,6 +103,39 @@ fn milliseconds<S: Serializer>(latency: &Duration, serializer: S) -> Result<S::O
     serializer.serialize_f64(latency.as_secs_f64() * 1000.0)
 }
 
+fn maybe_milliseconds<S: Serializer>(
+    lag: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match lag {
+        Some(lag) => milliseconds(lag, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Waits for the answers of one server.
+async fn asked<T>(
+    asking: tokio::task::JoinHandle<Result<T, Error>>,
+    limit: Duration,
+) -> (Option<T>, Option<String>) {
+    match tokio::time::timeout(limit, finished(asking)).await {
+        Ok(Ok(Ok(answer))) => (Some(answer), None),
+        Ok(Ok(Err(error)) | Err(error)) => {
+            tracing::warn!(target: "chancery", event = "database.unhealthy", %error);
+            (None, Some(reason(&error).to_owned()))
+        }
+        Err(_) => (None, Some("no answer in time (health_timeout)".into())),
+    }
+}
+
+fn status(error: Option<&String>) -> HealthStatus {
+    if error.is_none() { HealthStatus::Healthy } else { HealthStatus::Unhealthy }
+}
+
+fn role(is_standby: bool) -> ServerRole {
+    if is_standby { ServerRole::Standby } else { ServerRole::Primary }
+}
+
 impl Database {
     /// Asks the database how it is. Never fails, and never takes longer than the configuration's
     /// `health_timeout`.
@@ -76,32 +144,74 @@ impl Database {
     /// as well.
     pub async fn health(&self) -> Health {
         let started = Instant::now();
+        let limit = self.timeouts().health;
+        // In tasks: given up, they hand their connections back clean.
         let database = self.clone();
-        // In a task: given up, it hands its connection back clean.
-        let asking = tokio::spawn(async move {
+        let primary = tokio::spawn(async move {
             let version =
                 sqlx::query_scalar!(r#"select current_setting('server_version') as "v!""#)
                     .fetch_one(database.executor())
                     .await?;
             let schema = database.migration_status().await?;
-            Ok::<_, Error>((version, schema))
+            // Servers that only speak like PostgreSQL may not tell.
+            let standing = standing(database.executor()).await.ok();
+            Ok::<_, Error>((version, schema, standing))
         });
-        let answer = tokio::time::timeout(self.timeouts().health, finished(asking)).await;
-        let (answer, error) = match answer {
-            Ok(Ok(Ok(answer))) => (Some(answer), None),
-            Ok(Ok(Err(error)) | Err(error)) => {
-                tracing::warn!(target: "chancery", event = "database.unhealthy", %error);
-                (None, Some(reason(&error).to_owned()))
+        let database = self.clone();
+        let reader = self.reader_leases().is_some().then(|| {
+            tokio::spawn(async move {
+                let replayed = sqlx::query_scalar!(
+                    r#"select extract(epoch from clock_timestamp() - pg_last_xact_replay_timestamp())
+                              ::float8 as "seconds""#
+                )
+                .fetch_one(database.reader().executor())
+                .await?;
+                let standing = standing(database.reader().executor()).await?;
+                Ok::<_, Error>((standing, replayed))
+            })
+        });
+        let primary = asked(primary, limit);
+        let (primary, reader) = match reader {
+            None => (primary.await, None),
+            Some(reader) => {
+                let both = futures_util::future::join(primary, asked(reader, limit)).await;
+                (both.0, Some(both.1))
             }
-            Err(_) => (None, Some("no answer in time (health_timeout)".into())),
         };
-        let (server_version, schema) = answer.unzip();
+        let (answer, error) = primary;
+        let (server_version, schema, standing) = match answer {
+            Some((version, schema, standing)) => (Some(version), Some(schema), standing),
+            None => (None, None, None),
+        };
+        let reader = reader.zip(self.reader_leases()).map(|((answer, error), leases)| {
+            let (there, replayed) = answer.unzip();
+            let lag_bytes = standing
+                .as_ref()
+                .zip(there.as_ref())
+                .map(|(here, there)| here.reached.bytes_since(there.reached));
+            let lag = lag_bytes.map(|bytes| match replayed.flatten() {
+                Some(seconds) if bytes > 0 => {
+                    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+                }
+                _ => Duration::ZERO,
+            });
+            ReaderHealth {
+                status: status(error.as_ref()),
+                role: there.map(|there| role(there.is_standby)),
+                lag_bytes,
+                lag,
+                pool: leases.status(),
+                error,
+            }
+        });
         Health {
-            status: if error.is_none() { HealthStatus::Healthy } else { HealthStatus::Unhealthy },
+            status: status(error.as_ref()),
             latency: started.elapsed(),
+            role: standing.map(|standing| role(standing.is_standby)),
             server_version,
             pool: self.pool_status(),
             schema,
+            reader,
             error,
         }
     }

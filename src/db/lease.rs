@@ -14,12 +14,16 @@ use std::time::{Duration, Instant};
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection, PgConnection, PgPool, Postgres};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::{sleep, timeout, timeout_at};
 
 use super::answer::hangs_up;
 use super::config::PoolOrder;
+use super::database::PoolStatus;
 use super::error::{ConnectTarget, Error, PoolTimeout, Result};
+use super::hosts::Hosts;
+use super::pooler::{self, PoolerMode, Sessions};
+use super::read_token::ReadToken;
 use super::unit_of_work::finished;
 
 mod holders;
@@ -51,9 +55,18 @@ tokio::task_local! {
 /// Before the next attempt to connect to a server that hung up on the last one.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// A connection that takes longer to make may have gone to the wrong host.
+const SLOW: Duration = Duration::from_millis(100);
+
 /// How leases behave.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct LeaseOptions {
+    /// How long connecting may take.
+    pub connect: Duration,
+    /// What stands between, as far as it was said.
+    pub pooler: PoolerMode,
+    /// What the sessions of a pooler are not told when they begin.
+    pub settings: Vec<(&'static str, String)>,
     /// How long a caller waits for a connection.
     pub acquire: Duration,
     /// How long the answer to a statement may take, on top of the server's own limit; none: for ever.
@@ -73,7 +86,9 @@ pub(crate) struct LeaseOptions {
 /// The connections of one [`Database`](crate::Database).
 pub(crate) struct Leases {
     pub(crate) pool: PgPool,
-    pub(crate) target: ConnectTarget,
+    pub(crate) hosts: Arc<Hosts>,
+    // Empty until it was found out.
+    sessions: OnceCell<Sessions>,
     options: LeaseOptions,
     // As many as the pool has connections; its queue is first come, first served.
     turns: Semaphore,
@@ -94,11 +109,26 @@ struct State {
     last_connect_error: Option<String>,
 }
 
+/// What is known of a connection for as long as it is out of the pool.
+#[derive(Debug, Clone, Copy)]
+struct Tenure {
+    opened: Instant,
+    /// When it has to go.
+    ends: Instant,
+    /// How far its server had come when it was last asked.
+    reached: Option<ReadToken>,
+}
+
+impl Tenure {
+    fn new(lifetime: Lifetime, age: Duration) -> Self {
+        Self { opened: Instant::now() - age, ends: lifetime.ends(age), reached: None }
+    }
+}
+
 /// A connection that nobody uses.
 struct Warm {
     connection: PoolConnection<Postgres>,
-    /// When it has to go.
-    ends: Instant,
+    tenure: Tenure,
     idle_since: Instant,
     /// Whether it may be dead.
     suspect: bool,
@@ -107,17 +137,68 @@ struct Warm {
 }
 
 impl Leases {
-    pub(crate) fn new(pool: PgPool, target: ConnectTarget, options: LeaseOptions) -> Arc<Self> {
+    pub(crate) fn new(pool: PgPool, hosts: Arc<Hosts>, options: LeaseOptions) -> Arc<Self> {
         let turns = pool.options().get_max_connections() as usize;
         Arc::new_cyclic(|me| Self {
             pool,
-            target,
+            // One host of which is known what it is: there is nothing to find out.
+            sessions: OnceCell::new_with(match options.pooler {
+                _ if hosts.has_choice(options.pooler == PoolerMode::Transaction) => None,
+                PoolerMode::Detect => None,
+                PoolerMode::Direct => Some(Sessions::Own),
+                PoolerMode::Transaction => Some(Sessions::Shared),
+            }),
+            hosts,
             options,
             turns: Semaphore::new(turns),
             state: Mutex::default(),
             runtime: Handle::current(),
             me: me.clone(),
         })
+    }
+
+    /// Where connections go to.
+    pub(crate) fn target(&self) -> &ConnectTarget {
+        &self.hosts.current().target
+    }
+
+    /// Finds out, once, which host to connect to and whether a pooler stands there.
+    pub(crate) async fn survey(&self) -> Result<()> {
+        let surveyed = self.sessions.get_or_try_init(async || {
+            let shared = self.options.pooler == PoolerMode::Transaction;
+            if self.hosts.has_choice(shared) {
+                self.hosts.search(shared).await;
+            }
+            let found = match self.options.pooler {
+                PoolerMode::Detect => {
+                    pooler::detect(self.hosts.current(), self.options.connect).await?
+                }
+                PoolerMode::Direct => Sessions::Own,
+                PoolerMode::Transaction => Sessions::Shared,
+            };
+            self.connect_to_current(found == Sessions::Shared);
+            Ok::<_, Error>(found)
+        });
+        surveyed.await.map(drop)
+    }
+
+    fn connect_to_current(&self, shared: bool) {
+        let host = self.hosts.current();
+        let options = if shared { &host.bare } else { &host.options };
+        self.pool.set_connect_options(options.clone());
+    }
+
+    /// Whether sessions are shared: nothing may be set in one that is not set back by its transaction.
+    pub(crate) fn shares_sessions(&self) -> bool {
+        match self.sessions.get() {
+            Some(sessions) => *sessions == Sessions::Shared,
+            None => self.options.pooler == PoolerMode::Transaction,
+        }
+    }
+
+    /// What a transaction has to set for itself, because its session did not.
+    pub(crate) fn transaction_settings(&self) -> &[(&'static str, String)] {
+        if self.shares_sessions() { &self.options.settings } else { &[] }
     }
 
     /// How long the answer to a statement may take.
@@ -232,10 +313,21 @@ impl Leases {
                 discard(warm.connection);
             }
         }
+        // A server that starts is waited for, as the pool does.
+        while let Err(error) = self.survey().await {
+            self.note(&error);
+            if !error.is_of_the_network() {
+                return Err(error);
+            }
+            if tokio::time::Instant::now() + PAUSE >= deadline {
+                return Err(self.timed_out(Duration::ZERO));
+            }
+            sleep(PAUSE).await;
+        }
         loop {
-            match lifetime::aged(self.pool.acquire()).await {
+            match lifetime::aged(self.acquire_from_pool()).await {
                 Ok((connection, age)) => {
-                    return Ok(Warm::new(connection, self.options.lifetime.ends(age)));
+                    return Ok(Warm::new(connection, Tenure::new(self.options.lifetime, age)));
                 }
                 Err(sqlx::Error::PoolTimedOut) => {
                     // The pool swallows why it could not connect; one attempt of our own tells.
@@ -243,7 +335,7 @@ impl Leases {
                     let tried = timeout_at(deadline, PgConnection::connect_with(&options)).await;
                     match tried {
                         Ok(Ok(connection)) => drop(connection.close().await),
-                        Ok(Err(error)) => self.note(&Error::from_connect(error, &self.target)),
+                        Ok(Err(error)) => self.note(&Error::from_connect(error, self.target())),
                         Err(_) => {}
                     }
                     if tokio::time::Instant::now() >= deadline {
@@ -252,7 +344,7 @@ impl Leases {
                 }
                 Err(error) => {
                     let going_down = hangs_up(&error);
-                    let error = Error::from_connect(error, &self.target);
+                    let error = Error::from_connect(error, self.target());
                     self.note(&error);
                     if !going_down || tokio::time::Instant::now() + PAUSE >= deadline {
                         return Err(error);
@@ -261,6 +353,67 @@ impl Leases {
                 }
             }
         }
+    }
+
+    /// A connection of the pool's; looks for another host while it can't be made.
+    async fn acquire_from_pool(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        let shared = self.shares_sessions();
+        if !self.hosts.has_choice(shared) {
+            return self.pool.acquire().await;
+        }
+        loop {
+            let mut acquiring = std::pin::pin!(self.pool.acquire());
+            let failed = loop {
+                match timeout(SLOW, &mut acquiring).await {
+                    Ok(Err(error)) if !matches!(error, sqlx::Error::PoolClosed) => {
+                        break Some(error);
+                    }
+                    Ok(acquired) => return acquired,
+                    Err(_) => {
+                        if self.search().await == Some(true) {
+                            break None;
+                        }
+                    }
+                }
+            };
+            if let Some(error) = failed
+                && self.search().await != Some(true)
+            {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Looks for the right host, and has new connections go there.
+    async fn search(&self) -> Option<bool> {
+        let shared = self.shares_sessions();
+        let found = self.hosts.search(shared).await;
+        if found == Some(true) {
+            self.connect_to_current(shared);
+            self.discard_warm();
+        }
+        found
+    }
+
+    fn discard_warm(&self) {
+        let warm = std::mem::take(&mut self.state().warm);
+        let _runtime = self.runtime.enter();
+        warm.into_iter().for_each(|warm| discard(warm.connection));
+    }
+
+    /// A connection turned out to go to a server that takes no writes: whoever has them is looked for,
+    /// in the background, and connections from before are not used any more.
+    pub(crate) fn look_for_primary(&self) {
+        let Some(leases) = self.me.upgrade().filter(|_| self.hosts.are_for_writing()) else {
+            return;
+        };
+        self.runtime.spawn(async move {
+            // Found under the same name, it is another server now.
+            if leases.search().await == Some(false) {
+                leases.hosts.condemn_older();
+                leases.discard_warm();
+            }
+        });
     }
 
     fn note(&self, error: &Error) {
@@ -287,9 +440,17 @@ impl Leases {
         }))
     }
 
-    /// The connections that are open and that nobody uses, though they are out of the pool.
-    pub(crate) fn warm(&self) -> usize {
-        self.state().warm.len()
+    /// What the pool holds. Warm connections are idle, though they are out of it.
+    pub(crate) fn status(&self) -> PoolStatus {
+        let size = self.pool.size();
+        let idle = self.pool.num_idle() + self.state().warm.len();
+        let idle = u32::try_from(idle).unwrap_or(u32::MAX).min(size);
+        PoolStatus {
+            size,
+            idle,
+            in_use: size - idle,
+            max: self.pool.options().get_max_connections(),
+        }
     }
 
     /// Has all warm connections pinged before their next use: a connection was just found dead, and
@@ -322,15 +483,20 @@ impl Leases {
     }
 
     /// Takes a clean connection back, for the next caller; from whom, if a holder is told.
-    fn keep(&self, connection: PoolConnection<Postgres>, ends: Instant, holder: Option<usize>) {
-        let warm = Warm::new(connection, ends);
-        let going = self.pool.is_closed() || warm.is_over(warm.idle_since);
+    fn keep(&self, connection: PoolConnection<Postgres>, tenure: Tenure, holder: Option<usize>) {
+        let warm = Warm::new(connection, tenure);
+        let current = self.hosts.is_current(tenure.opened);
+        let going = !current || self.pool.is_closed() || warm.is_over(warm.idle_since);
         let mut state = self.state();
         if let Some(holder) = holder {
             state.holders.remove(holder);
         }
         if going {
             drop(state);
+            if !current {
+                let _runtime = self.runtime.enter();
+                return discard(warm.connection);
+            }
             return self.spawn_parting(warm.connection);
         }
         state.warm.push_back(warm);
@@ -458,12 +624,12 @@ impl Drop for Leases {
 }
 
 impl Warm {
-    fn new(connection: PoolConnection<Postgres>, ends: Instant) -> Self {
-        Self { connection, ends, idle_since: Instant::now(), suspect: false, stale: false }
+    fn new(connection: PoolConnection<Postgres>, tenure: Tenure) -> Self {
+        Self { connection, tenure, idle_since: Instant::now(), suspect: false, stale: false }
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        now >= self.ends
+        now >= self.tenure.ends
     }
 
     /// Whether it can be handed out without a look at it.

@@ -152,11 +152,12 @@ impl Database {
     ///
     /// Any number of processes may call it at once: one works, the others wait for it (a minute at
     /// most) and find nothing left to do. The lock is the one that `sqlx migrate` takes, on a
-    /// connection that is closed afterwards, so no failure leaves it behind.
+    /// connection that is closed afterwards, so no failure leaves it behind. Behind a pooler that
+    /// connection is made to the [`direct_url`](crate::DatabaseConfigBuilder::direct_url).
     ///
     /// # Errors
     ///
-    /// [`MigrationError`], and those of connecting.
+    /// [`MigrationError`], [`Error::DirectUrlMissing`], and those of connecting.
     pub async fn migrate(&self) -> Result<Vec<i64>> {
         let mut connection = self.lock_migrations().await?;
         let outcome = migrate(&mut connection).await;
@@ -234,7 +235,7 @@ impl Database {
 
     /// A connection of its own that holds the migration lock; closing it releases the lock.
     async fn lock_migrations(&self) -> Result<PgConnection> {
-        let mut connection = self.open_connection().await?;
+        let mut connection = self.open_session("migrating").await?;
         // A migration may take longer than a statement of the application.
         sqlx::query("set statement_timeout = 0").execute(&mut connection).await?;
         // A caller that goes away while a migration waits for a table lock: the server notices, and

@@ -29,7 +29,7 @@ pub enum IsolationLevel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransactionOptions {
     isolation: IsolationLevel,
-    read_only: bool,
+    pub(super) read_only: bool,
     max_attempts: u32,
     pub(super) deadline: Option<Duration>,
     pub(super) actor: Option<Actor>,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 
-use super::answer::{breaks_connection, is_stale_plan};
+use super::answer::{breaks_connection, is_stale_plan, refuses_writes};
 
 /// How a transaction stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub(crate) struct TransactionState {
     retryable: AtomicBool,
     unfit: AtomicBool,
     stale: AtomicBool,
+    refused_writing: AtomicBool,
     /// Savepoints that were dropped and whose rollback has still to be sent.
     abandoned: AtomicU32,
 }
@@ -72,6 +73,9 @@ impl TransactionState {
         if breaks_connection(error) {
             self.unfit.store(true, Relaxed);
         }
+        if refuses_writes(error) {
+            self.refused_writing.store(true, Relaxed);
+        }
         if let sqlx::Error::Database(e) = error {
             self.set(Standing::Failed);
             let stale = is_stale_plan(error);
@@ -98,6 +102,11 @@ impl TransactionState {
     /// Whether what is prepared on the connection no longer fits the schema.
     pub(crate) fn is_stale(&self) -> bool {
         self.stale.load(Relaxed)
+    }
+
+    /// Whether a statement was refused because the transaction, or the server, takes no writes.
+    pub(crate) fn refused_writing(&self) -> bool {
+        self.refused_writing.load(Relaxed)
     }
 
     /// The work since the last savepoint was undone, and with it what was wrong.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sqlx::postgres::PgTransactionManager;
-use sqlx::{Executor, PgConnection};
+use sqlx::{Executor, PgConnection, Postgres, QueryBuilder, SqlStr};
 use sqlx_core::transaction::TransactionManager;
 
 use super::actor::Actor;
@@ -15,6 +15,7 @@ use super::conn::{Conn, roll_back_abandoned};
 use super::error::{DriverError, Error, Result};
 use super::lease::{Lease, Leases};
 use super::outcome::TransactionId;
+use super::read_token::{ReadToken, current};
 use super::transaction::TransactionOptions;
 use super::transaction_state::{Standing, TransactionState};
 
@@ -49,6 +50,7 @@ pub struct UnitOfWork {
     state: TransactionState,
     id: Option<TransactionId>,
     deadline: Option<Instant>,
+    read_only: bool,
 }
 
 /// How often BEGIN is sent: a connection that died unnoticed costs one attempt.
@@ -69,7 +71,8 @@ impl UnitOfWork {
         loop {
             let mut lease = leases.acquire(place).await?;
             let begun = finished(tokio::spawn(async move {
-                let statement = options.begin_statement();
+                let settings = lease.leases().transaction_settings();
+                let statement = with_settings(options.begin_statement(), settings);
                 let outcome =
                     lease.run(|conn| PgTransactionManager::begin(conn, Some(statement))).await;
                 // The driver does not know of a transaction that began and failed at once.
@@ -88,6 +91,7 @@ impl UnitOfWork {
                         state: TransactionState::default(),
                         id: None,
                         deadline: options.deadline.map(|limit| started + limit),
+                        read_only: options.read_only,
                     });
                 }
                 // Nothing was done yet, so nothing is done twice.
@@ -211,7 +215,20 @@ impl UnitOfWork {
     /// * [`Error::CommitUnknown`]: the connection broke; whether it took effect is unknown.
     ///   [`Database::transaction_outcome`](crate::Database::transaction_outcome) finds out.
     /// * Constraints that are checked at the end (`deferrable initially deferred`): as elsewhere.
-    pub async fn commit(mut self) -> Result<()> {
+    pub async fn commit(self) -> Result<()> {
+        self.store(false).await.map(drop)
+    }
+
+    /// As [`commit`](Self::commit), and says how far the database has come with it, for reads that have
+    /// to see it: [`Reader::after`](crate::Reader::after). One round trip more.
+    ///
+    /// When the connection breaks between the two, what was stored is stored, and the token is one
+    /// whose reads go to the primary.
+    pub async fn commit_with_token(self) -> Result<ReadToken> {
+        Ok(self.store(true).await?.unwrap_or(ReadToken::PRIMARY))
+    }
+
+    async fn store(mut self, with_token: bool) -> Result<Option<ReadToken>> {
         if self.is_late() {
             // Dropped: the connection may still be busy with what took too long.
             return Err(Error::DeadlineExceeded);
@@ -228,7 +245,11 @@ impl UnitOfWork {
                 } else {
                     error.into()
                 }
-            })
+            })?;
+            if !with_token {
+                return Ok(None);
+            }
+            Ok(self.lease.run(current).await.ok())
         };
         finished(tokio::spawn(ending)).await?
     }
@@ -283,6 +304,9 @@ impl UnitOfWork {
 
 impl Drop for UnitOfWork {
     fn drop(&mut self) {
+        if self.state.refused_writing() && !self.read_only {
+            self.lease.leases().look_for_primary();
+        }
         if self.state.is_unfit() {
             self.lease.condemn();
         }
@@ -359,6 +383,19 @@ impl DerefMut for Savepoint<'_> {
     fn deref_mut(&mut self) -> &mut UnitOfWork {
         self.parent
     }
+}
+
+/// The statement that begins a transaction, with settings that end with it: names and values of
+/// this crate's own.
+fn with_settings(begin: SqlStr, settings: &[(&'static str, String)]) -> SqlStr {
+    if settings.is_empty() {
+        return begin;
+    }
+    let mut statement = QueryBuilder::<Postgres>::new(begin.as_str());
+    for (name, value) in settings {
+        statement.push("; set local ").push(name).push(" = ").push(value);
+    }
+    statement.into_sql()
 }
 
 /// Waits for a task that goes on when the waiting ends. Its panic is the caller's.

@@ -22,12 +22,15 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 ///
 /// It is woken when a job is stored or goes back to waiting, by whatever program. What it says is a
 /// hint, never the truth: it also wakes without need, and where a pooler in transaction mode stands in
-/// between it never wakes. So whoever waits looks for jobs after each [`wait`](Self::wait), woken or not.
+/// between it needs the [`direct_url`](crate::DatabaseConfigBuilder::direct_url). So whoever waits looks
+/// for jobs after each [`wait`](Self::wait), woken or not.
 pub struct JobListener {
     db: Database,
     // None while there is no connection.
     listener: Option<PgListener>,
     heard_at: Instant,
+    // Whether it was said that there is nowhere to listen.
+    warned: bool,
     // Dropping the connection spawns a task, and a drop may happen outside of the runtime.
     runtime: Handle,
 }
@@ -39,7 +42,7 @@ impl JobListener {
     /// Without a connection: the first `wait` makes it.
     pub(super) fn lazy(db: &Database) -> Self {
         let runtime = Handle::current();
-        Self { db: db.clone(), listener: None, heard_at: Instant::now(), runtime }
+        Self { db: db.clone(), listener: None, heard_at: Instant::now(), warned: false, runtime }
     }
 
     /// Waits until it is woken, and at most `longest`. Says whether it was woken.
@@ -53,6 +56,14 @@ impl JobListener {
         let connected = self.listener.is_some();
         match self.wait_connected(until).await {
             Ok(woken) => woken,
+            // It will not get better: whoever waits looks for jobs in its own time.
+            Err(error @ Error::DirectUrlMissing(_)) => {
+                if !std::mem::replace(&mut self.warned, true) {
+                    tracing::warn!(%error, "looking for extraction jobs instead of listening");
+                }
+                tokio::time::sleep_until(until).await;
+                false
+            }
             Err(error) => {
                 tracing::warn!(%error, "not listening for extraction jobs; looking for them instead");
                 self.disconnect();
@@ -103,7 +114,8 @@ impl JobListener {
 
     async fn connect(&mut self) -> Result<()> {
         // Not the application's pool: the connection is held for good, and its session listens.
-        let options = (*self.db.pool().connect_options()).clone();
+        let (host, options) = self.db.session("listening for jobs").await?;
+        let address = host.target.address.clone();
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .max_lifetime(None)
@@ -123,10 +135,9 @@ impl JobListener {
                 Ok(())
             }
             Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(Error::ConnectTimeout {
-                address: self.db.leases().target.address.clone(),
-                timeout: self.db.timeouts().connect * 2,
-            }),
+            Err(_) => {
+                Err(Error::ConnectTimeout { address, timeout: self.db.timeouts().connect * 2 })
+            }
         }
     }
 
@@ -168,12 +179,12 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// Those of connecting.
+    /// Those of connecting; [`Error::DirectUrlMissing`] behind a pooler in transaction mode.
     pub async fn listen_extraction_jobs(&self) -> Result<JobListener> {
         let mut listener = JobListener::lazy(self);
         if let Err(error) = listener.connect().await {
             // The driver's pool hides the cause; a bare connection tells it.
-            drop(self.open_connection().await?);
+            drop(self.open_session("listening for jobs").await?);
             return Err(error);
         }
         Ok(listener)

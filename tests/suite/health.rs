@@ -46,6 +46,7 @@ async fn as_json_it_is_what_an_endpoint_returns(pool: PgPool) {
     let applied = MIGRATOR.iter().filter(|m| m.migration_type.is_up_migration()).count();
     let expected = serde_json::json!({
         "status": "healthy",
+        "role": "primary",
         "latency_ms": null,
         "server_version": null,
         "pool": { "size": null, "idle": null, "in_use": null, "max": 3 },
@@ -55,6 +56,7 @@ async fn as_json_it_is_what_an_endpoint_returns(pool: PgPool) {
             "pending": [],
             "unknown": [],
         },
+        "reader": null,
         "error": null,
     });
     assert_eq!(json, expected);
@@ -83,7 +85,7 @@ async fn a_pool_whose_connections_are_all_held_is_unhealthy(pool: PgPool) {
     assert!(health(&patient).await.is_healthy());
     patient.close().await;
 
-    let hasty = connect(config.pool_timeout(Duration::from_millis(20))).await;
+    let hasty = connect(config.pool_timeout(Duration::from_millis(200))).await;
     let held = hasty.begin().await.unwrap();
     let busy = health(&hasty).await;
     assert_eq!(busy.error.as_deref(), Some("all connections are in use"));

@@ -459,8 +459,8 @@ async fn a_begin_given_up_at_any_moment_poisons_no_connection(pool: PgPool) {
     .await;
     assert!(given_up.iter().sum::<i32>() >= 5, "given up: {given_up:?}");
     assert_eq!(stored(&pool).await.len(), 35, "lost, although reported as stored");
-    // Each pool: one to try the address, and its own.
-    assert!(proxy.opened() <= 8, "{} connections were opened", proxy.opened());
+    // Each pool: one to find out what stands between, one to try the address, and its own.
+    assert!(proxy.opened() <= 12, "{} connections were opened", proxy.opened());
 }
 
 #[sqlx::test(migrator = "chancery::MIGRATOR")]

@@ -58,6 +58,7 @@ pub struct Builder {
     files: Vec<(String, String)>,
     port: Option<u16>,
     password: Option<String>,
+    primary: Option<u16>,
 }
 
 impl Builder {
@@ -87,6 +88,14 @@ impl Builder {
     #[must_use]
     pub fn password(mut self, password: impl Into<String>) -> Self {
         self.password = Some(password.into());
+        self
+    }
+
+    /// A standby of a running server, which it copies and then follows. That one must not ask for a
+    /// password; both have its settings, and these on top.
+    #[must_use]
+    pub fn standby_of(mut self, primary: &Server) -> Self {
+        self.primary = Some(primary.port);
         self
     }
 
@@ -135,7 +144,11 @@ impl Builder {
             })?;
         }
         folder::sweep(&parents, identity, &pg_ctl);
-        server.init(&settings)?;
+        match self.primary {
+            None => server.init()?,
+            Some(port) => server.copy(port)?,
+        }
+        server.configure(&settings)?;
         for (name, content) in &self.files {
             let path = server.data.join(name);
             _ = fs::remove_file(&path);
@@ -235,6 +248,21 @@ impl Server {
             StopMode::Immediate => "immediate",
         };
         run(self.pg_ctl("stop").args(["-m", mode])).map(drop).map_err(io::Error::other)
+    }
+
+    /// Makes a standby a primary, and returns when it takes writes.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run, or is no standby.
+    pub fn promote(&self) -> io::Result<()> {
+        run(self.pg_ctl("promote").arg("-w")).map(drop).map_err(io::Error::other)
+    }
+
+    /// Whether standbys can be made: not every package has `pg_basebackup`.
+    #[must_use]
+    pub fn can_be_copied(&self) -> bool {
+        self.bin.join("pg_basebackup").is_file()
     }
 
     /// Starts the server with the same port and data, after stopping it (fast) if it runs. After it
@@ -349,8 +377,7 @@ impl Server {
     }
 
     /// Makes the cluster.
-    fn init(&self, settings: &str) -> Result<(), StartError> {
-        let failed = |error: io::Error| StartError::new(format!("making the cluster: {error}"));
+    fn init(&self) -> Result<(), StartError> {
         let password_file = self.folder.path.join("password");
         let initdb = |locale: &str| {
             let mut command = self.identity.command(self.bin.join("initdb"));
@@ -373,7 +400,20 @@ impl Server {
         if self.password.is_some() {
             fs::remove_file(&password_file).map_err(failed)?;
         }
-        result.map_err(|problem| StartError::new(format!("making the cluster: {problem}")))?;
+        result.map_err(|problem| StartError::new(format!("making the cluster: {problem}")))
+    }
+
+    /// Makes the cluster as a copy of another server's, which it will follow.
+    fn copy(&self, port: u16) -> Result<(), StartError> {
+        let mut command = self.identity.command(self.bin.join("pg_basebackup"));
+        command.args(["--host=127.0.0.1", "--username=postgres", "--no-sync", "--no-manifest"]);
+        command.args(["--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf"]);
+        command.arg(format!("--port={port}")).arg("--pgdata").arg(&self.data);
+        self.run_to_its_end(&mut command)
+            .map_err(|problem| StartError::new(format!("copying the cluster: {problem}")))
+    }
+
+    fn configure(&self, settings: &str) -> Result<(), StartError> {
         OpenOptions::new()
             .append(true)
             .open(self.data.join("postgresql.conf"))
@@ -423,6 +463,10 @@ impl fmt::Debug for Server {
             .field("data_dir", &self.data)
             .finish_non_exhaustive()
     }
+}
+
+fn failed(error: io::Error) -> StartError {
+    StartError::new(format!("making the cluster: {error}"))
 }
 
 fn settings_file(settings: &[(String, String)]) -> Result<String, StartError> {

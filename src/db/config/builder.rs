@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::url::RootCert;
-use super::{ConfigError, DatabaseConfig, PoolOrder, SslMode, url};
+use super::url::{self, RootCert, Wanted};
+use super::{ConfigError, DatabaseConfig, PoolOrder, SslMode};
+use crate::db::pooler::PoolerMode;
 use crate::db::role_check::RoleCheck;
 
 /// Builds a [`DatabaseConfig`].
 #[derive(Clone)]
 pub struct DatabaseConfigBuilder {
     pub(super) url: Option<SecretString>,
+    pub(super) direct_url: Option<SecretString>,
+    pub(super) reader_url: Option<SecretString>,
+    pub(super) pooler: PoolerMode,
     pub(super) password: Option<SecretString>,
     pub(super) ssl_mode: Option<SslMode>,
     pub(super) ssl_root_cert: Option<RootCert>,
@@ -42,6 +46,9 @@ impl Default for DatabaseConfigBuilder {
     fn default() -> Self {
         Self {
             url: None,
+            direct_url: None,
+            reader_url: None,
+            pooler: PoolerMode::default(),
             password: None,
             ssl_mode: None,
             ssl_root_cert: None,
@@ -72,6 +79,25 @@ impl DatabaseConfigBuilder {
     /// Where the database is. Required.
     pub fn url(mut self, url: &str) -> Self {
         self.url = Some(url.to_owned().into());
+        self
+    }
+
+    /// The server itself, when [`url`](Self::url) leads to a pooler: for migrations and for listening,
+    /// which need a session of their own.
+    pub fn direct_url(mut self, url: &str) -> Self {
+        self.direct_url = Some(url.to_owned().into());
+        self
+    }
+
+    /// A standby, or several, for [`Database::reader`](crate::Database::reader).
+    pub fn reader_url(mut self, url: &str) -> Self {
+        self.reader_url = Some(url.to_owned().into());
+        self
+    }
+
+    /// What stands between and the server. Default: found out when connecting.
+    pub fn pooler(mut self, mode: PoolerMode) -> Self {
+        self.pooler = mode;
         self
     }
 
@@ -228,15 +254,46 @@ impl DatabaseConfigBuilder {
     /// [`ConfigError`], naming the setting.
     pub fn build(self) -> Result<DatabaseConfig, ConfigError> {
         let url = self.url.ok_or(ConfigError::MissingVariable("url"))?;
-        let mut server = url::parse(url.expose_secret())?;
-        server.connect_timeout = self.connect_timeout.unwrap_or(server.connect_timeout);
-        server.password = self.password.or(server.password);
-        server.ssl_mode = self.ssl_mode.unwrap_or(server.ssl_mode);
-        server.ssl_root_cert = self.ssl_root_cert.or(server.ssl_root_cert);
-        if let Some((cert, key)) = self.ssl_client_cert {
-            (server.ssl_cert, server.ssl_key) = (Some(cert), Some(key));
+        let parse = |text: &SecretString| {
+            let mut server = url::parse(text.expose_secret())?;
+            server.connect_timeout = self.connect_timeout.unwrap_or(server.connect_timeout);
+            server.password = self.password.clone().or(server.password);
+            server.ssl_mode = self.ssl_mode.unwrap_or(server.ssl_mode);
+            server.ssl_root_cert = self.ssl_root_cert.clone().or(server.ssl_root_cert);
+            if let Some((cert, key)) = &self.ssl_client_cert {
+                (server.ssl_cert, server.ssl_key) = (Some(cert.clone()), Some(key.clone()));
+            }
+            if let Some(name) = &self.application_name {
+                server.application_name.clone_from(name);
+            }
+            Ok(server)
+        };
+        let server = parse(&url)?;
+        let named = |setting: &'static str, text: &Option<SecretString>| {
+            text.as_ref().map(parse).transpose().map_err(|error| match error {
+                ConfigError::InvalidUrl(what) => {
+                    ConfigError::InvalidUrl(format!("{setting}: {what}"))
+                }
+                other => other,
+            })
+        };
+        let direct = named("direct_url", &self.direct_url)?;
+        let reader = named("reader_url", &self.reader_url)?;
+        for (setting, server, wanted) in [
+            ("url", Some(&server), Wanted::Standby),
+            ("direct_url", direct.as_ref(), Wanted::Standby),
+            ("reader_url", reader.as_ref(), Wanted::Primary),
+        ] {
+            if server.is_some_and(|server| server.wanted == Some(wanted)) {
+                let expected = match wanted {
+                    Wanted::Primary => {
+                        "without target_session_attrs=read-write: it is for standbys"
+                    }
+                    _ => "of a primary: its target_session_attrs asks for a standby",
+                };
+                return Err(ConfigError::OutOfRange { setting, expected });
+            }
         }
-        server.application_name = self.application_name.unwrap_or(server.application_name);
         let statement_timeout = self.statement_timeout.unwrap_or(Duration::from_secs(30));
 
         let range = |setting, inside: bool, expected| {
@@ -264,18 +321,23 @@ impl DatabaseConfigBuilder {
             range(setting, timeout <= MAX_TIMEOUT, "at most 24 days")?;
         }
         // The protocol ends each of them with a NUL: what follows would be a setting of its own.
-        let password = server.password.as_ref().map(ExposeSecret::expose_secret);
-        for (setting, text) in [
-            ("application_name", Some(&*server.application_name)),
-            ("options", server.options.as_deref()),
-            ("password", password),
-        ] {
-            let whole = !text.is_some_and(|text| text.contains('\0'));
-            range(setting, whole, "without NUL characters")?;
+        for server in [Some(&server), direct.as_ref(), reader.as_ref()].into_iter().flatten() {
+            let password = server.password.as_ref().map(ExposeSecret::expose_secret);
+            for (setting, text) in [
+                ("application_name", Some(&*server.application_name)),
+                ("options", server.options.as_deref()),
+                ("password", password),
+            ] {
+                let whole = !text.is_some_and(|text| text.contains('\0'));
+                range(setting, whole, "without NUL characters")?;
+            }
         }
         let unless_zero = |t: Duration| Some(t).filter(|t| !t.is_zero());
         Ok(DatabaseConfig {
             server,
+            direct,
+            reader,
+            pooler: self.pooler,
             pool_size: self.pool_size,
             max_overflow: self.max_overflow,
             pool_timeout: self.pool_timeout,

@@ -32,6 +32,57 @@ fn what_the_specifications_users_paste_is_understood() {
 }
 
 #[test]
+fn several_hosts_stand_as_libpq_has_them() {
+    let hosts = |text: &str| {
+        let config = url(text);
+        config.server.hosts().map(|(host, port)| format!("{host} {port}")).collect::<Vec<_>>()
+    };
+    let pair = ["db1 5433", "db2 5432"];
+    assert_eq!(hosts("postgres://u:p%2Cq@db1:5433,db2/d?target_session_attrs=read-write"), pair);
+    assert_eq!(hosts("postgres://u:p,q@db1:5433,db2:5432/d"), pair);
+    assert_eq!(hosts("postgres:///d?host=db1,db2&port=5433,5432"), pair);
+    assert_eq!(hosts("postgres:///d?host=db1,db2&port=5433"), ["db1 5433", "db2 5433"]);
+    assert_eq!(hosts("postgres://u@[::1],[::2]:5433/d"), ["::1 5432", "::2 5433"]);
+    assert_eq!(url("postgres://127.0.0.1,localhost/d").server.ssl_mode, SslMode::Prefer);
+    assert_eq!(url("postgres://localhost,db2/d").server.ssl_mode, SslMode::VerifyFull);
+    for wrong in [
+        "postgres://u:s3cret@a,b:port/d",
+        "postgres://u:s3cret@a,u:s3cret@b/d?host=a,b&port=1,2,3",
+        "postgres://u@a,/d",
+        "postgres://u@a,b:0x/d",
+        "postgres:///d?host=a,b&port=1,2,3",
+        "postgres://a,b/d?target_session_attrs=s3cret",
+        "postgres://a,b/d?target_session_attrs=standby",
+    ] {
+        let error = DatabaseConfig::from_url(wrong).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("s3cret"), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn each_of_the_three_urls_is_checked_and_named() {
+    let from = |name: &'static str, value: &'static str| {
+        DatabaseConfig::from_variables(move |variable| match variable {
+            "DATABASE_URL" => Some("postgres://localhost/d".into()),
+            variable if variable == name => Some(value.into()),
+            _ => None,
+        })
+    };
+    let config = from("DATABASE_READER_URL", "postgres://db2,db3:5433/d").unwrap();
+    assert_eq!(config.reader.unwrap().others, [("db3".to_owned(), 5433)]);
+    assert!(config.direct.is_none());
+    for (variable, setting) in
+        [("DATABASE_DIRECT_URL", "direct_url"), ("DATABASE_READER_URL", "reader_url")]
+    {
+        let error = from(variable, "postgres://u:s3cret@h:port/d").unwrap_err().to_string();
+        assert!(error.contains(setting) && !error.contains("s3cret"), "{error}");
+    }
+    let error = from("DATABASE_READER_URL", "postgres://db2/d?target_session_attrs=read-write");
+    assert!(error.unwrap_err().to_string().starts_with("reader_url"));
+    assert!(from("DATABASE_POOLER", "session").unwrap_err().to_string().contains("transaction"));
+}
+
+#[test]
 fn certificates_are_checked_unless_the_host_is_this_machine() {
     for local in ["localhost", "127.0.0.1", "[::1]", "%2Ftmp"] {
         assert_eq!(url(&format!("postgres://u@{local}/d")).server.ssl_mode, SslMode::Prefer);
@@ -49,7 +100,6 @@ fn a_wrong_url_is_refused_without_showing_it() {
         "postgres://u:s3cret@h:port/d",
         "postgres://u:s3cret@h:0/d",
         "postgres://u:s3cret@h:70000/d",
-        "postgres://u:s3cret@a,b/d",
         "postgres://u:s3cret#x@h/d",
         "postgres://u:s3cret@h/d?sslmode=s3cret",
         "postgres://u:s3cret@h/d?connect_timeout=s3cret",
@@ -156,7 +206,8 @@ mod hostile {
 
     /// Everything that is shown of a configuration, or of why there is none.
     fn shown(result: &Result<DatabaseConfig, ConfigError>) -> String {
-        let target = result.as_ref().ok().map(DatabaseConfig::target);
+        let hosts = result.as_ref().ok().map(|config| config.hosts(&config.server));
+        let target: Vec<_> = hosts.into_iter().flatten().map(|host| host.target).collect();
         let error = result.as_ref().err().map(ToString::to_string);
         format!("{result:?} {target:?} {error:?}")
     }

@@ -14,6 +14,9 @@ use super::{ConfigError, SslMode};
 pub(super) struct Server {
     pub host: String,
     pub port: u16,
+    /// The hosts and ports after the first.
+    pub others: Vec<(String, u16)>,
+    pub wanted: Option<Wanted>,
     pub user: String,
     pub password: Option<SecretString>,
     pub database: String,
@@ -31,6 +34,14 @@ pub(super) struct Server {
 pub(super) enum RootCert {
     File(PathBuf),
     Pem(Vec<u8>),
+}
+
+/// `target_session_attrs`: which of several hosts is looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Any,
+    Primary,
+    Standby,
 }
 
 fn invalid(what: impl Into<String>) -> ConfigError {
@@ -61,9 +72,7 @@ pub(super) fn parse(text: &str) -> Result<Server, ConfigError> {
              elsewhere @ as %40",
         ));
     }
-    if authority.rsplit('@').next().is_some_and(|hosts| hosts.contains(',')) {
-        return Err(invalid("it names several hosts, and one is supported"));
-    }
+    let (authority, others) = first_host(authority);
     // libpq takes a user without a host, which then stands in the parameters.
     let host = if authority.ends_with('@') { "localhost" } else { "" };
     let url = Url::parse(&format!("postgres://{authority}{host}{path}")).map_err(|e| {
@@ -84,12 +93,26 @@ pub(super) fn parse(text: &str) -> Result<Server, ConfigError> {
     };
 
     let mut host = decode(url.host_str().unwrap_or_default(), "host")?;
+    let mut hosts = Vec::new();
+    for other in others {
+        let other = Url::parse(&format!("postgres://{other}"))
+            .map_err(|_| invalid("one of its hosts can't be understood"))?;
+        let plain = other.path().is_empty() && other.username().is_empty();
+        if !plain || other.password().is_some() || !other.has_host() {
+            return Err(invalid("one of its hosts can't be understood"));
+        }
+        let name = decode(other.host_str().unwrap_or_default(), "host")?;
+        hosts.push((name, other.port().unwrap_or(5432)));
+    }
+    let mut ports = None;
     let mut user = decode(url.username(), "user")?;
     let mut password = url.password().map(|p| decode(p, "password")).transpose()?;
     let mut database = decode(url.path().trim_start_matches('/'), "database")?;
     let mut server = Server {
         host: String::new(),
         port: url.port().unwrap_or(5432),
+        others: Vec::new(),
+        wanted: None,
         user: String::new(),
         password: None,
         database: String::new(),
@@ -111,8 +134,20 @@ pub(super) fn parse(text: &str) -> Result<Server, ConfigError> {
             "sslkey" => server.ssl_key = Some(value.into()),
             "application_name" => server.application_name = value,
             "options" => server.options = Some(value),
-            "host" | "hostaddr" => host = value,
-            "port" => server.port = port(&value)?,
+            "host" | "hostaddr" => {
+                let mut names = value.split(',').map(str::to_owned);
+                host = names.next().unwrap_or_default();
+                hosts = names.map(|name| (name, 5432)).collect();
+            }
+            "port" => ports = Some(value.split(',').map(port).collect::<Result<Vec<_>, _>>()?),
+            "target_session_attrs" => {
+                server.wanted = Some(match &*value {
+                    "any" => Wanted::Any,
+                    "read-write" | "primary" => Wanted::Primary,
+                    "read-only" | "standby" | "prefer-standby" => Wanted::Standby,
+                    _ => return Err(invalid("target_session_attrs is none of libpq's values")),
+                });
+            }
             "user" => user = value,
             "password" => password = Some(value),
             "dbname" => database = value,
@@ -134,24 +169,55 @@ pub(super) fn parse(text: &str) -> Result<Server, ConfigError> {
     if server.port == 0 {
         return Err(invalid("its port is not a number between 1 and 65535"));
     }
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    server.host = if host.is_empty() { "localhost".into() } else { host };
+    // As libpq has it: one port for all hosts, or one for each.
+    match ports.as_deref() {
+        None => {}
+        Some([port]) => {
+            server.port = *port;
+            hosts.iter_mut().for_each(|(_, p)| *p = *port);
+        }
+        Some([first, rest @ ..]) if rest.len() == hosts.len() => {
+            server.port = *first;
+            hosts.iter_mut().zip(rest).for_each(|((_, p), port)| *p = *port);
+        }
+        Some(_) => return Err(invalid("it has another number of ports than of hosts")),
+    }
+    server.host = host_name(&host);
+    server.others = hosts.iter().map(|(host, port)| (host_name(host), *port)).collect();
     server.user = if user.is_empty() { "postgres".into() } else { user };
     server.database = if database.is_empty() { server.user.clone() } else { database };
     server.password = password.map(Into::into);
-    server.ssl_mode = ssl_mode.unwrap_or(if is_local(&server.host) {
-        SslMode::Prefer
-    } else {
-        SslMode::VerifyFull
-    });
-    for (what, text) in
-        [("host", &server.host), ("user", &server.user), ("database", &server.database)]
-    {
+    let local = server.hosts().all(|(host, _)| is_local(host));
+    server.ssl_mode = ssl_mode.unwrap_or(if local { SslMode::Prefer } else { SslMode::VerifyFull });
+    let hosts = server.hosts().map(|(host, _)| ("host", host));
+    let texts = hosts.chain([("user", &*server.user), ("database", &*server.database)]);
+    for (what, text) in texts {
         if text.contains('\0') {
             return Err(invalid(format!("its {what} contains a NUL character")));
         }
     }
     Ok(server)
+}
+
+impl Server {
+    /// All hosts with their ports, in the URL's order.
+    pub fn hosts(&self) -> impl Iterator<Item = (&str, u16)> {
+        let others = self.others.iter().map(|(host, port)| (&**host, *port));
+        std::iter::once((&*self.host, self.port)).chain(others)
+    }
+}
+
+/// The authority up to the end of its first host, and the other hosts with their ports.
+fn first_host(authority: &str) -> (&str, impl Iterator<Item = &str>) {
+    let hosts = authority.rfind('@').map_or(0, |at| at + 1);
+    let end = authority[hosts..].find(',').map_or(authority.len(), |comma| hosts + comma);
+    let others = authority.get(end + 1..).map(|rest| rest.split(','));
+    (&authority[..end], others.into_iter().flatten())
+}
+
+fn host_name(host: &str) -> String {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() { "localhost".into() } else { host.to_owned() }
 }
 
 fn parse_ssl_mode(text: &str) -> Result<SslMode, ConfigError> {

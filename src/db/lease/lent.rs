@@ -1,19 +1,18 @@
 //! One connection on loan, and what becomes of it when it comes back.
 
-use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
-use std::time::Instant;
-
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgTransactionManager;
 use sqlx::{Connection, PgConnection, Postgres};
 use sqlx_core::transaction::TransactionManager;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
-use super::{Leases, RELEASE, Warm};
-use crate::db::answer::{answered, breaks_connection};
+use super::{Leases, RELEASE, Tenure, Warm};
+use crate::db::answer::{answered, breaks_connection, refuses_writes};
+use crate::db::read_token::ReadToken;
 
 /// Drops the connection itself: its socket closes, its place in the pool is free at once, and the
 /// server notices by its `client_connection_check_interval`.
@@ -114,7 +113,7 @@ pub(crate) struct Lease {
     condition: Condition,
     /// Whether what is prepared on it no longer fits the schema.
     stale: bool,
-    ends: Instant,
+    tenure: Tenure,
     holder: usize,
 }
 
@@ -125,7 +124,7 @@ impl Lease {
             turn: Some(turn),
             condition: Condition::Clean,
             stale: false,
-            ends: warm.ends,
+            tenure: warm.tenure,
             holder,
         }
     }
@@ -138,6 +137,9 @@ impl Lease {
     /// A statement's end was seen.
     pub(crate) fn end_statement<T>(&mut self, outcome: Result<&T, &sqlx::Error>) {
         self.condition = Condition::after(outcome);
+        if outcome.is_err_and(refuses_writes) {
+            self.leases().look_for_primary();
+        }
     }
 
     /// Runs one statement, watched.
@@ -149,11 +151,14 @@ impl Lease {
         F: Future<Output = Result<T, sqlx::Error>> + 'l,
     {
         let limit = self.leases().answer_timeout();
-        let Self { connection, condition, .. } = self;
+        let Self { connection, turn, condition, .. } = self;
         *condition = Condition::Busy;
         let connection = connection.as_deref_mut().expect(TAKEN);
         let outcome = answered(limit, statement(connection)).await;
         *condition = Condition::after(outcome.as_ref());
+        if outcome.as_ref().is_err_and(refuses_writes) {
+            turn.as_ref().expect(TAKEN).leases.look_for_primary();
+        }
         outcome
     }
 
@@ -171,6 +176,15 @@ impl Lease {
     pub(crate) async fn forget_statements(&mut self) -> Result<(), sqlx::Error> {
         self.leases().stale_all();
         self.run(|conn| conn.clear_cached_statements()).await
+    }
+
+    /// How far its server had come when it was last asked.
+    pub(crate) fn reached(&self) -> Option<ReadToken> {
+        self.tenure.reached
+    }
+
+    pub(crate) fn set_reached(&mut self, reached: ReadToken) {
+        self.tenure.reached = Some(reached);
     }
 
     pub(crate) fn leases(&self) -> &Arc<Leases> {
@@ -204,7 +218,7 @@ impl Drop for Lease {
         match self.condition {
             // The connection first, then the turn: who waits for it finds the connection.
             Condition::Clean if !open && !self.stale => {
-                leases.keep(connection, self.ends, Some(self.holder))
+                leases.keep(connection, self.tenure, Some(self.holder))
             }
             Condition::Broken => {
                 leases.state().holders.remove(self.holder);
@@ -215,7 +229,7 @@ impl Drop for Lease {
             }
             Condition::Clean | Condition::Busy => {
                 leases.state().holders.remove(self.holder);
-                let (ends, stale) = (self.ends, self.stale);
+                let (tenure, stale) = (self.tenure, self.stale);
                 if stale {
                     leases.stale_all();
                 }
@@ -226,7 +240,7 @@ impl Drop for Lease {
                         PgTransactionManager::start_rollback(&mut connection);
                     }
                     match timeout(RELEASE, made_ready(&mut connection, stale)).await {
-                        Ok(Ok(())) => turn.leases.keep(connection.into_inner(), ends, None),
+                        Ok(Ok(())) => turn.leases.keep(connection.into_inner(), tenure, None),
                         _ => discard(connection.into_inner()),
                     }
                     drop(turn);

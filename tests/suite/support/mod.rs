@@ -4,6 +4,7 @@ pub mod database;
 pub mod events;
 pub mod intake;
 mod paging;
+pub mod pooler;
 pub mod proxy;
 pub mod schema;
 pub mod statements;
@@ -30,7 +31,7 @@ fn start_server() {
     }
     match private_postgres::database_url() {
         // SAFETY: no other thread exists yet.
-        Ok(url) => unsafe { std::env::set_var("DATABASE_URL", url) },
+        Ok(url) => unsafe { std::env::set_var("DATABASE_URL", pooler::between(&url)) },
         Err(error) => {
             eprintln!("{error}");
             std::process::exit(1);
