@@ -119,7 +119,7 @@ impl Contender for Chancery {
 
     async fn load_chunks(&self, chunks: Vec<ChunkInput>) -> Outcome<usize> {
         let new = chunks.into_iter().map(new_chunk).collect();
-        Ok(self.db.chunks().create_many(new).await?.len())
+        Ok(usize::try_from(self.db.chunks().insert_many(new).await?)?)
     }
 
     async fn read_chunks(&self, transcript_id: Uuid) -> Outcome<usize> {
