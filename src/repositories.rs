@@ -217,4 +217,36 @@ macro_rules! repository {
     };
 }
 
-pub(crate) use {of_row, repository};
+/// Gives a repository its owner form.
+macro_rules! owned_by {
+    ($name:ident $(<$json:ident>)?) => {
+        impl<'c, A $(, $json)?> $name<'c, A $(, $json)?> {
+            /// The same for one user: each statement names the user as the owner of its rows. What is
+            /// somebody else's is not found, changed, deleted or counted, and refused as if it did not
+            /// exist. A distributed database asks the one machine that has the user's rows.
+            ///
+            /// Role and round trips stay what they are. What [`Database::as_user`](crate::Database::as_user)
+            /// gives is this form already; there the database itself watches as well.
+            ///
+            /// ```no_run
+            /// # use chancery::{ChunkId, ConversationId, Database, UserId};
+            /// # async fn example(db: Database, user_id: UserId, id: ConversationId, cited: Vec<ChunkId>) -> chancery::Result<()> {
+            /// // None and empty when they are somebody else's.
+            /// let conversation = db.conversations().owned_by(user_id).get_by_id(id).await?;
+            /// let chunks = db.chunks().owned_by(user_id).get_by_ids(&cited).await?;
+            /// # Ok(()) }
+            /// ```
+            ///
+            /// # Errors
+            ///
+            /// A call that itself names another user is
+            /// [`PermissionDenied`](crate::Error::PermissionDenied); the server is not asked.
+            pub fn owned_by(mut self, user_id: $crate::UserId) -> Self {
+                self.conn = self.conn.owned_by(Some(user_id.as_uuid()));
+                self
+            }
+        }
+    };
+}
+
+pub(crate) use {of_row, owned_by, repository};

@@ -9,13 +9,12 @@ use serde_json::Value;
 use sqlx::types::Json;
 
 use super::conversation::ConversationId;
-use super::new_message::{MessageColumns, NewMessage};
-use crate::db::bulk::{BATCH_BYTES, Together, batches};
 use crate::db::id::{debug_fields, id, text_enum};
+use crate::db::owner::by_owner;
 use crate::db::page::limit_offset;
-use crate::db::{Conn, Error, MAX_PAGE_SIZE, Page, PageRequest, Result, input};
+use crate::db::{Error, MAX_PAGE_SIZE, Page, PageRequest, Result, input};
 use crate::identity::UserId;
-use crate::repositories::{Access, FromJson, of_row, repository};
+use crate::repositories::{Access, FromJson, of_row, owned_by, repository};
 
 id!(
     /// Identifies a [`Message`].
@@ -65,100 +64,26 @@ repository!(
     MessageRepository<J>
 );
 
-impl MessageRepository<'_> {
-    /// Writes a message. Its conversation's `updated_at` follows.
-    ///
-    /// # Errors
-    ///
-    /// [`ForeignKey`](Error::ForeignKey) when there is no such conversation;
-    /// [`InvalidInput`](Error::InvalidInput).
-    pub async fn create(self, new: NewMessage) -> Result<Message> {
-        new.check()?;
-        Ok(sqlx::query_as!(
-            Message,
-            "insert into messages (id, conversation_id, user_id, role, content, metadata)
-             values ($1, $2, (select user_id from conversations where id = $2), $3, $4, $5)
-             returning id, conversation_id, user_id, role, content, metadata, created_at",
-            new.id.unwrap_or_else(MessageId::new).as_uuid(),
-            new.conversation_id.as_uuid(),
-            new.role.as_str(),
-            new.content,
-            new.metadata,
-        )
-        .fetch_one(self.conn)
-        .await?)
-    }
-
-    /// Writes any number of messages, to any number of conversations, all of them or none. They come
-    /// back in the order given. A turn of a conversation, question and answer, is this with two.
-    ///
-    /// Up to 4 MiB of content and metadata go as one statement. More go as several in one transaction,
-    /// so that neither side holds all of it a second time.
-    ///
-    /// # Errors
-    ///
-    /// As [`create`](Self::create).
-    pub async fn create_many(self, new: Vec<NewMessage>) -> Result<Vec<Message>> {
-        let sizes = new.iter().map(NewMessage::size).collect::<Result<Vec<_>>>()?;
-        let mut created = Vec::with_capacity(new.len());
-        let batches = batches(new, &sizes, BATCH_BYTES);
-        let mut work = Together::begin(self.conn, batches.len()).await?;
-        for batch in batches {
-            created.append(&mut Self::create_batch(work.conn(), batch).await?);
-        }
-        work.end().await?;
-        Ok(created)
-    }
-
-    async fn create_batch(conn: Conn<'_>, new: Vec<NewMessage>) -> Result<Vec<Message>> {
-        let (conversation_ids, drafts): (Vec<_>, Vec<_>) =
-            new.into_iter().map(NewMessage::into_draft).unzip();
-        let new = MessageColumns::from(drafts);
-        // Texts come back as they were sent, so they need not; jsonb writes numbers in its own way.
-        let mut rows = sqlx::query!(
-            "insert into messages (id, conversation_id, user_id, role, content, metadata)
-             select n.id, n.conversation_id, c.user_id, n.role, n.content, n.metadata
-               from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[])
-                    as n (id, conversation_id, role, content, metadata)
-               left join conversations c on c.id = n.conversation_id
-             returning id, user_id, metadata, created_at",
-            &new.ids,
-            &ConversationId::uuids(&conversation_ids),
-            &new.role_names() as &[&str],
-            &new.contents,
-            &new.metadata,
-        )
-        .fetch_all(conn)
-        .await?;
-        input::sort_as(&new.ids, &mut rows, |row| row.id.as_uuid());
-        let sent = conversation_ids.into_iter().zip(new.roles).zip(new.contents);
-        let created = sent.zip(rows).map(|(((conversation_id, role), content), row)| Message {
-            id: row.id,
-            conversation_id,
-            user_id: row.user_id,
-            role,
-            content,
-            metadata: row.metadata,
-            created_at: row.created_at,
-        });
-        Ok(created.collect())
-    }
-}
+owned_by!(MessageRepository<J>);
 
 impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
     /// The message with this identifier.
     pub async fn get_by_id(self, id: MessageId) -> Result<Option<Message<J>>> {
-        Ok(sqlx::query_as!(
-            Message::<Json<J>>,
-            r#"select id, conversation_id, user_id, role, content,
-                      metadata as "metadata: Json<J>", created_at
-                 from messages
-                where id = $1"#,
-            id.as_uuid(),
-        )
-        .map(Message::of_row)
-        .fetch_optional(self.conn)
-        .await?)
+        Ok(by_owner!(
+            self.conn.owner(),
+            query_as!(
+                Message::<Json<J>>,
+                r#"select id, conversation_id, user_id, role, content,
+                          metadata as "metadata: Json<J>", created_at
+                     from messages
+                    where id = $1"#
+                    + owned(" and user_id = $2"),
+                id.as_uuid(),
+            )
+            .map(Message::of_row)
+            .fetch_optional(self.conn)
+            .await
+        )?)
     }
 
     /// A conversation's messages, oldest first. For long conversations use
@@ -175,21 +100,24 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
         offset: i64,
     ) -> Result<Vec<Message<J>>> {
         let (limit, offset) = limit_offset(limit, offset)?;
-        Ok(sqlx::query_as!(
-            Message::<Json<J>>,
-            r#"select id, conversation_id, user_id, role, content,
-                      metadata as "metadata: Json<J>", created_at
-                 from messages
-                where conversation_id = $1
-                order by created_at, id
-                limit $2 offset $3"#,
-            conversation_id.as_uuid(),
-            limit,
-            offset,
-        )
-        .map(Message::of_row)
-        .fetch_all(self.conn)
-        .await?)
+        Ok(by_owner!(
+            self.conn.owner(),
+            query_as!(
+                Message::<Json<J>>,
+                r#"select id, conversation_id, user_id, role, content,
+                          metadata as "metadata: Json<J>", created_at
+                     from messages
+                    where conversation_id = $1"#
+                    + owned(" and user_id = $4")
+                    + " order by created_at, id limit $2 offset $3",
+                conversation_id.as_uuid(),
+                limit,
+                offset,
+            )
+            .map(Message::of_row)
+            .fetch_all(self.conn)
+            .await
+        )?)
     }
 
     /// The last `n` messages of a conversation, oldest first: what a model is given.
@@ -203,20 +131,23 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
         n: i64,
     ) -> Result<Vec<Message<J>>> {
         input::range("n", n, 0, MAX_PAGE_SIZE)?;
-        let mut newest_first = sqlx::query_as!(
-            Message::<Json<J>>,
-            r#"select id, conversation_id, user_id, role, content,
-                      metadata as "metadata: Json<J>", created_at
-                 from messages
-                where conversation_id = $1
-                order by created_at desc, id desc
-                limit $2"#,
-            conversation_id.as_uuid(),
-            n,
-        )
-        .map(Message::of_row)
-        .fetch_all(self.conn)
-        .await?;
+        let mut newest_first = by_owner!(
+            self.conn.owner(),
+            query_as!(
+                Message::<Json<J>>,
+                r#"select id, conversation_id, user_id, role, content,
+                          metadata as "metadata: Json<J>", created_at
+                     from messages
+                    where conversation_id = $1"#
+                    + owned(" and user_id = $3")
+                    + " order by created_at desc, id desc limit $2",
+                conversation_id.as_uuid(),
+                n,
+            )
+            .map(Message::of_row)
+            .fetch_all(self.conn)
+            .await
+        )?;
         newest_first.reverse();
         Ok(newest_first)
     }
@@ -241,17 +172,21 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
         self,
         conversation_id: ConversationId,
     ) -> impl Stream<Item = Result<Message<J>>> + Send + use<'c, A, J> {
-        sqlx::query_as!(
-            Message::<Json<J>>,
-            r#"select id, conversation_id, user_id, role, content,
-                      metadata as "metadata: Json<J>", created_at
-                 from messages
-                where conversation_id = $1
-                order by created_at, id"#,
-            conversation_id.as_uuid(),
+        by_owner!(
+            self.conn.owner(),
+            query_as!(
+                Message::<Json<J>>,
+                r#"select id, conversation_id, user_id, role, content,
+                          metadata as "metadata: Json<J>", created_at
+                     from messages
+                    where conversation_id = $1"#
+                    + owned(" and user_id = $2")
+                    + " order by created_at, id",
+                conversation_id.as_uuid(),
+            )
+            .map(Message::of_row)
+            .fetch(self.conn)
         )
-        .map(Message::of_row)
-        .fetch(self.conn)
         .map_err(Error::from)
     }
 
@@ -267,24 +202,28 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
     ) -> Result<Page<Message<J>>> {
         let rows = page.rows_to_fetch()?;
         let (after, after_id) = page.place()?;
-        let items = sqlx::query_as!(
-            Message::<Json<J>>,
-            r#"select id, conversation_id, user_id, role, content,
-                      metadata as "metadata: Json<J>", created_at
-                 from messages
-                where conversation_id = $1
-                  and (created_at, id) > (coalesce($2::timestamptz, '-infinity'),
-                                          coalesce($3::uuid, '00000000-0000-0000-0000-000000000000'))
-                order by created_at, id
-                limit $4"#,
-            conversation_id.as_uuid(),
-            after,
-            after_id,
-            rows,
-        )
-        .map(Message::of_row)
-        .fetch_all(self.conn)
-        .await?;
+        let items = by_owner!(
+            self.conn.owner(),
+            query_as!(
+                Message::<Json<J>>,
+                r#"select id, conversation_id, user_id, role, content,
+                          metadata as "metadata: Json<J>", created_at
+                     from messages
+                    where conversation_id = $1
+                      and (created_at, id)
+                          > (coalesce($2::timestamptz, '-infinity'),
+                             coalesce($3::uuid, '00000000-0000-0000-0000-000000000000'))"#
+                    + owned(" and user_id = $5")
+                    + " order by created_at, id limit $4",
+                conversation_id.as_uuid(),
+                after,
+                after_id,
+                rows,
+            )
+            .map(Message::of_row)
+            .fetch_all(self.conn)
+            .await
+        )?;
         Ok(Page::new(&page, items, |m| (m.created_at, m.id.as_uuid())))
     }
 
@@ -300,24 +239,28 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
     ) -> Result<Page<Message<J>>> {
         let rows = page.rows_to_fetch()?;
         let (before, before_id) = page.place()?;
-        let items = sqlx::query_as!(
-            Message::<Json<J>>,
-            r#"select id, conversation_id, user_id, role, content,
-                      metadata as "metadata: Json<J>", created_at
-                 from messages
-                where conversation_id = $1
-                  and (created_at, id) < (coalesce($2::timestamptz, 'infinity'),
-                                          coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
-                order by created_at desc, id desc
-                limit $4"#,
-            conversation_id.as_uuid(),
-            before,
-            before_id,
-            rows,
-        )
-        .map(Message::of_row)
-        .fetch_all(self.conn)
-        .await?;
+        let items = by_owner!(
+            self.conn.owner(),
+            query_as!(
+                Message::<Json<J>>,
+                r#"select id, conversation_id, user_id, role, content,
+                          metadata as "metadata: Json<J>", created_at
+                     from messages
+                    where conversation_id = $1
+                      and (created_at, id)
+                          < (coalesce($2::timestamptz, 'infinity'),
+                             coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))"#
+                    + owned(" and user_id = $5")
+                    + " order by created_at desc, id desc limit $4",
+                conversation_id.as_uuid(),
+                before,
+                before_id,
+                rows,
+            )
+            .map(Message::of_row)
+            .fetch_all(self.conn)
+            .await
+        )?;
         Ok(Page::new(&page, items, |m| (m.created_at, m.id.as_uuid())))
     }
 
@@ -333,6 +276,7 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
         contained: &Value,
         limit: i64,
     ) -> Result<Vec<Message<J>>> {
+        self.conn.check_owner(user_id)?;
         let (limit, _) = limit_offset(limit, 0)?;
         input::json("contained", contained)?;
         Ok(sqlx::query_as!(
@@ -359,42 +303,15 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
     /// [`InvalidInput`](Error::InvalidInput) for a time outside of the years 1 to 9999.
     pub async fn count_since(self, since: DateTime<Utc>) -> Result<i64> {
         input::time("since", since)?;
-        Ok(sqlx::query_scalar!(
-            r#"select count(*) as "count!" from messages where created_at >= $1"#,
-            since,
-        )
-        .fetch_one(self.conn)
-        .await?)
-    }
-}
-
-impl MessageRepository<'_> {
-    /// Changes what a message says and what was noted about it; where and when it stands stays.
-    ///
-    /// # Errors
-    ///
-    /// [`NotFound`](Error::NotFound); [`InvalidInput`](Error::InvalidInput).
-    pub async fn update(self, id: MessageId, content: &str, metadata: &Value) -> Result<Message> {
-        input::long_text("content", content)?;
-        input::json("metadata", metadata)?;
-        sqlx::query_as!(
-            Message,
-            "update messages set content = $2, metadata = $3 where id = $1
-             returning id, conversation_id, user_id, role, content, metadata, created_at",
-            id.as_uuid(),
-            content,
-            metadata,
-        )
-        .fetch_optional(self.conn)
-        .await?
-        .ok_or(Error::NotFound("message"))
-    }
-
-    /// Deletes a message. Says whether there was one.
-    pub async fn delete(self, id: MessageId) -> Result<bool> {
-        let done = sqlx::query!("delete from messages where id = $1", id.as_uuid())
-            .execute(self.conn)
-            .await?;
-        Ok(done.rows_affected() > 0)
+        Ok(by_owner!(
+            self.conn.owner(),
+            query_scalar!(
+                r#"select count(*) as "count!" from messages where created_at >= $1"#
+                    + owned(" and user_id = $2"),
+                since,
+            )
+            .fetch_one(self.conn)
+            .await
+        )?)
     }
 }

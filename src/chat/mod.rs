@@ -1,7 +1,9 @@
 //! Conversations and their messages.
 
 mod conversation;
+mod conversation_writes;
 mod message;
+mod message_writes;
 mod new_message;
 
 pub use conversation::{

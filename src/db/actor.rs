@@ -20,6 +20,10 @@ pub(crate) const APP_ROLE: &str = "chancery_app";
 pub(crate) struct Actor(Uuid);
 
 impl Actor {
+    pub(super) fn user_id(self) -> Uuid {
+        self.0
+    }
+
     /// The statement that begins a transaction of this user's: role and identity travel with BEGIN, and
     /// end with the transaction.
     ///
@@ -84,8 +88,10 @@ impl Actor {
 /// Writing a row that is not this user's is [`Error::PermissionDenied`], and so is what only the
 /// service does: to make users, to change settings or the system's templates. What belongs to somebody
 /// else is [`NotFound`](Error::NotFound), or [`ForeignKey`](Error::ForeignKey), as if it did not exist.
-/// Unique keys hold across users: a document's hash or an e-mail address that somebody else has is a
-/// [`Conflict`](Error::Conflict) or [`PermissionDenied`](Error::PermissionDenied).
+/// Unique keys hold across users: a document's hash, an e-mail address or a place in a transcript that
+/// somebody else has is a [`Conflict`](Error::Conflict) or [`PermissionDenied`](Error::PermissionDenied).
+/// A call that names another user to the repository of conversations, messages, transcripts or chunks is
+/// [`PermissionDenied`](Error::PermissionDenied), also one that reads; the server is not asked.
 ///
 /// # The application's own tables
 ///

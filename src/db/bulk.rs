@@ -1,5 +1,7 @@
 //! Many rows at once: as one statement, or past a size as several in one transaction.
 
+use uuid::Uuid;
+
 use super::conn::Conn;
 use super::error::Result;
 use super::unit_of_work::UnitOfWork;
@@ -34,7 +36,7 @@ pub(crate) fn batches<T>(rows: Vec<T>, sizes: &[usize], bytes: usize) -> Vec<Vec
 /// Where several statements run that happen together: in the unit of work at hand, or in one that is
 /// begun for them. Dropped, the latter is rolled back.
 pub(crate) enum Together<'c> {
-    Begun(UnitOfWork),
+    Begun(UnitOfWork, Option<Uuid>),
     Joined(Conn<'c>),
 }
 
@@ -42,19 +44,22 @@ impl<'c> Together<'c> {
     /// For so many statements: a single one needs no unit of work.
     pub(crate) async fn begin(conn: Conn<'c>, statements: usize) -> Result<Self> {
         let begun = if statements > 1 { conn.begin().await? } else { None };
-        Ok(begun.map_or(Self::Joined(conn), Self::Begun))
+        Ok(match begun {
+            Some(uow) => Self::Begun(uow, conn.owner()),
+            None => Self::Joined(conn),
+        })
     }
 
     pub(crate) fn conn(&mut self) -> Conn<'_> {
         match self {
-            Self::Begun(uow) => uow.executor(),
+            Self::Begun(uow, owner) => uow.executor().owned_by(*owner),
             Self::Joined(conn) => conn.reborrow(),
         }
     }
 
     pub(crate) async fn end(self) -> Result<()> {
         match self {
-            Self::Begun(uow) => uow.commit().await,
+            Self::Begun(uow, _) => uow.commit().await,
             Self::Joined(_) => Ok(()),
         }
     }

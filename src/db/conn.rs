@@ -9,6 +9,7 @@ use futures_core::stream::BoxStream;
 use futures_util::{FutureExt, TryStreamExt};
 use sqlx::postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Execute, Executor, PgConnection, Postgres, SqlStr};
+use uuid::Uuid;
 
 use super::actor::Actor;
 use super::answer::{AnswerLimit, answered, breaks_connection, is_stale_plan};
@@ -26,7 +27,11 @@ use super::unit_of_work::UnitOfWork;
 /// [`Database::executor`](crate::Database::executor),
 /// [`UnitOfWork::executor`](crate::UnitOfWork::executor). Inside a unit of work it watches how
 /// statements end: that is how the unit knows, without asking, that a COMMIT would be refused.
-pub struct Conn<'c>(Source<'c>);
+pub struct Conn<'c> {
+    source: Source<'c>,
+    /// Whose rows the repositories' statements are about, where that is known.
+    owner: Option<Uuid>,
+}
 
 enum Source<'c> {
     Pool(Pooled<'c>),
@@ -47,7 +52,8 @@ struct Pooled<'c> {
 
 impl<'c> Conn<'c> {
     pub(crate) fn pool(leases: &'c Arc<Leases>, place: &'static Location<'static>) -> Self {
-        Self(Source::Pool(Pooled { leases, place, repeat_reads: false, catch_up: None }))
+        let source = Source::Pool(Pooled { leases, place, repeat_reads: false, catch_up: None });
+        Self { source, owner: None }
     }
 
     pub(crate) fn standby(
@@ -55,7 +61,8 @@ impl<'c> Conn<'c> {
         place: &'static Location<'static>,
         catch_up: Option<CatchUp<'c>>,
     ) -> Self {
-        Self(Source::Pool(Pooled { leases, place, repeat_reads: false, catch_up }))
+        let source = Source::Pool(Pooled { leases, place, repeat_reads: false, catch_up });
+        Self { source, owner: None }
     }
 
     pub(crate) fn user(
@@ -63,20 +70,31 @@ impl<'c> Conn<'c> {
         actor: Actor,
         place: &'static Location<'static>,
     ) -> Self {
-        Self(Source::User(Pooled { leases, place, repeat_reads: false, catch_up: None }, actor))
+        let pooled = Pooled { leases, place, repeat_reads: false, catch_up: None };
+        Self { source: Source::User(pooled, actor), owner: Some(actor.user_id()) }
     }
 
     pub(crate) fn transaction(
         conn: &'c mut PgConnection,
         state: &'c TransactionState,
         answer: AnswerLimit,
+        owner: Option<Uuid>,
     ) -> Self {
-        Self(Source::Transaction(conn, state, answer))
+        Self { source: Source::Transaction(conn, state, answer), owner }
+    }
+
+    pub(crate) fn owner(&self) -> Option<Uuid> {
+        self.owner
+    }
+
+    pub(crate) fn owned_by(mut self, owner: Option<Uuid>) -> Self {
+        self.owner = owner;
+        self
     }
 
     /// For a repository: its reads may be repeated.
     pub(crate) fn repeating_reads(mut self) -> Self {
-        if let Source::Pool(pooled) | Source::User(pooled, _) = &mut self.0 {
+        if let Source::Pool(pooled) | Source::User(pooled, _) = &mut self.source {
             pooled.repeat_reads = true;
         }
         self
@@ -85,7 +103,7 @@ impl<'c> Conn<'c> {
     /// Begins a unit of work that does what would have been done here; none inside of one.
     pub(crate) async fn begin(&self) -> super::error::Result<Option<UnitOfWork>> {
         let options = TransactionOptions::default();
-        let (pooled, options) = match &self.0 {
+        let (pooled, options) = match &self.source {
             Source::Pool(pooled) => (pooled, options),
             Source::User(pooled, actor) => (pooled, options.acting_as(*actor)),
             Source::Transaction(..) => return Ok(None),
@@ -95,17 +113,18 @@ impl<'c> Conn<'c> {
 
     /// The same source for one statement, where a method needs several.
     pub(crate) fn reborrow(&mut self) -> Conn<'_> {
-        Conn(match &mut self.0 {
+        let source = match &mut self.source {
             Source::Pool(pooled) => Source::Pool(*pooled),
             Source::User(pooled, actor) => Source::User(*pooled, *actor),
             Source::Transaction(conn, state, answer) => Source::Transaction(conn, state, *answer),
-        })
+        };
+        Conn { source, owner: self.owner }
     }
 }
 
 impl std::fmt::Debug for Conn<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self.0 {
+        f.write_str(match self.source {
             Source::Pool(_) => "Conn::Pool",
             Source::User(..) => "Conn::User",
             Source::Transaction(..) => "Conn::Transaction",
@@ -326,7 +345,7 @@ impl<'c> Executor<'c> for Conn<'c> {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        match self.0 {
+        match self.source {
             Source::Pool(pooled) => Box::pin(async_stream::try_stream! {
                 let mut statement = Statement::new(query, pooled)?;
                 let answer = pooled.leases.answer_timeout();
@@ -410,7 +429,7 @@ impl<'c> Executor<'c> for Conn<'c> {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        match self.0 {
+        match self.source {
             Source::Pool(pooled) => pooled.fetch_optional(query).boxed(),
             Source::User(pooled, actor) => pooled.fetch_optional_as(actor, query).boxed(),
             Source::Transaction(conn, state, answer) => async move {
@@ -431,7 +450,7 @@ impl<'c> Executor<'c> for Conn<'c> {
     where
         'c: 'e,
     {
-        match self.0 {
+        match self.source {
             // Nothing is read: the statement's own run has the role.
             Source::Pool(pooled) | Source::User(pooled, _) => {
                 pooled.prepare(sql, parameters).boxed()
@@ -454,7 +473,7 @@ impl<'c> Executor<'c> for Conn<'c> {
     where
         'c: 'e,
     {
-        match self.0 {
+        match self.source {
             Source::Pool(pooled) | Source::User(pooled, _) => async move {
                 let mut lease = pooled.acquire().await?;
                 lease.run(|conn| conn.describe(sql)).await

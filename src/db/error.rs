@@ -192,8 +192,9 @@ pub enum Error {
     #[error("the system gives no random bytes")]
     NoRandomness,
 
-    /// The role may not do this (42501).
-    #[error("permission denied for this database role")]
+    /// The role may not do this (42501), or a call on one user's form of a repository names another
+    /// user.
+    #[error("permission denied for this database role or user")]
     PermissionDenied,
 
     /// The login role is not a member of the role that works for one user, or there is no such role:

@@ -17,6 +17,7 @@ pub(crate) mod input;
 pub(crate) mod lease;
 pub(crate) mod migrate;
 pub(crate) mod outcome;
+pub(crate) mod owner;
 pub(crate) mod page;
 pub(crate) mod pagination;
 pub(crate) mod patch;

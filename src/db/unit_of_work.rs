@@ -8,6 +8,7 @@ use std::time::Instant;
 use sqlx::postgres::PgTransactionManager;
 use sqlx::{Executor, PgConnection, Postgres, QueryBuilder, SqlStr};
 use sqlx_core::transaction::TransactionManager;
+use uuid::Uuid;
 
 use super::actor::Actor;
 use super::answer::{AnswerLimit, breaks_connection};
@@ -51,6 +52,7 @@ pub struct UnitOfWork {
     id: Option<TransactionId>,
     deadline: Option<Instant>,
     read_only: bool,
+    owner: Option<Uuid>,
 }
 
 /// How often BEGIN is sent: a connection that died unnoticed costs one attempt.
@@ -92,6 +94,7 @@ impl UnitOfWork {
                         id: None,
                         deadline: options.deadline.map(|limit| started + limit),
                         read_only: options.read_only,
+                        owner: options.actor.map(Actor::user_id),
                     });
                 }
                 // Nothing was done yet, so nothing is done twice.
@@ -109,7 +112,7 @@ impl UnitOfWork {
     /// `query!(…).execute(uow.executor())`.
     pub fn executor(&mut self) -> Conn<'_> {
         let answer = self.answer_limit();
-        Conn::transaction(&mut self.lease, &self.state, answer)
+        Conn::transaction(&mut self.lease, &self.state, answer, self.owner)
     }
 
     /// Notes the transaction's identifier, and returns it: with it the server can be asked how the

@@ -9,10 +9,11 @@ use sqlx::types::Json;
 
 use super::transcript::TranscriptId;
 use crate::db::id::{debug_fields, id};
+use crate::db::owner::by_owner;
 use crate::db::page::limit_offset;
 use crate::db::{Error, Result, input};
 use crate::identity::UserId;
-use crate::repositories::{Access, FromJson, of_row, repository};
+use crate::repositories::{Access, FromJson, of_row, owned_by, repository};
 
 id!(
     /// Identifies a [`Chunk`]; also what a vector store is given as the point's identifier.
@@ -60,20 +61,26 @@ repository!(
     ChunkRepository<J>
 );
 
+owned_by!(ChunkRepository<J>);
+
 impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
     /// The chunk with this identifier.
     pub async fn get_by_id(self, id: ChunkId) -> Result<Option<Chunk<J>>> {
-        Ok(sqlx::query_as!(
-            Chunk::<Json<J>>,
-            r#"select id, transcript_id, user_id, chunk_text, chunk_index, token_count,
-                      metadata as "metadata: Json<J>", created_at
-                 from chunks
-                where id = $1"#,
-            id.as_uuid(),
-        )
-        .map(Chunk::of_row)
-        .fetch_optional(self.conn)
-        .await?)
+        Ok(by_owner!(
+            self.conn.owner(),
+            query_as!(
+                Chunk::<Json<J>>,
+                r#"select id, transcript_id, user_id, chunk_text, chunk_index, token_count,
+                          metadata as "metadata: Json<J>", created_at
+                     from chunks
+                    where id = $1"#
+                    + owned(" and user_id = $2"),
+                id.as_uuid(),
+            )
+            .map(Chunk::of_row)
+            .fetch_optional(self.conn)
+            .await
+        )?)
     }
 
     /// The chunks with these identifiers, in the order given: a vector store's ranking survives.
@@ -82,18 +89,22 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(sqlx::query_as!(
-            Chunk::<Json<J>>,
-            r#"select c.id, c.transcript_id, c.user_id, c.chunk_text, c.chunk_index, c.token_count,
-                      c.metadata as "metadata: Json<J>", c.created_at
-                 from unnest($1::uuid[]) with ordinality as wanted (id, place)
-                 join chunks c on c.id = wanted.id
-                order by wanted.place"#,
-            &ChunkId::uuids(ids),
-        )
-        .map(Chunk::of_row)
-        .fetch_all(self.conn)
-        .await?)
+        Ok(by_owner!(
+            self.conn.owner(),
+            query_as!(
+                Chunk::<Json<J>>,
+                r#"select c.id, c.transcript_id, c.user_id, c.chunk_text, c.chunk_index,
+                          c.token_count, c.metadata as "metadata: Json<J>", c.created_at
+                     from unnest($1::uuid[]) with ordinality as wanted (id, place)
+                     join chunks c on c.id = wanted.id"#
+                    + owned(" where c.user_id = $2")
+                    + " order by wanted.place",
+                &ChunkId::uuids(ids),
+            )
+            .map(Chunk::of_row)
+            .fetch_all(self.conn)
+            .await
+        )?)
     }
 
     /// A transcript's chunks, in its order.
@@ -109,21 +120,24 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
         offset: i64,
     ) -> Result<Vec<Chunk<J>>> {
         let (limit, offset) = limit_offset(limit, offset)?;
-        Ok(sqlx::query_as!(
-            Chunk::<Json<J>>,
-            r#"select id, transcript_id, user_id, chunk_text, chunk_index, token_count,
-                      metadata as "metadata: Json<J>", created_at
-                 from chunks
-                where transcript_id = $1
-                order by chunk_index
-                limit $2 offset $3"#,
-            transcript_id.as_uuid(),
-            limit,
-            offset,
-        )
-        .map(Chunk::of_row)
-        .fetch_all(self.conn)
-        .await?)
+        Ok(by_owner!(
+            self.conn.owner(),
+            query_as!(
+                Chunk::<Json<J>>,
+                r#"select id, transcript_id, user_id, chunk_text, chunk_index, token_count,
+                          metadata as "metadata: Json<J>", created_at
+                     from chunks
+                    where transcript_id = $1"#
+                    + owned(" and user_id = $4")
+                    + " order by chunk_index limit $2 offset $3",
+                transcript_id.as_uuid(),
+                limit,
+                offset,
+            )
+            .map(Chunk::of_row)
+            .fetch_all(self.conn)
+            .await
+        )?)
     }
 
     /// All of a transcript's chunks, in its order, as they come from the server. However many there
@@ -146,17 +160,21 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
         self,
         transcript_id: TranscriptId,
     ) -> impl Stream<Item = Result<Chunk<J>>> + Send + use<'c, A, J> {
-        sqlx::query_as!(
-            Chunk::<Json<J>>,
-            r#"select id, transcript_id, user_id, chunk_text, chunk_index, token_count,
-                      metadata as "metadata: Json<J>", created_at
-                 from chunks
-                where transcript_id = $1
-                order by chunk_index"#,
-            transcript_id.as_uuid(),
+        by_owner!(
+            self.conn.owner(),
+            query_as!(
+                Chunk::<Json<J>>,
+                r#"select id, transcript_id, user_id, chunk_text, chunk_index, token_count,
+                          metadata as "metadata: Json<J>", created_at
+                     from chunks
+                    where transcript_id = $1"#
+                    + owned(" and user_id = $2")
+                    + " order by chunk_index",
+                transcript_id.as_uuid(),
+            )
+            .map(Chunk::of_row)
+            .fetch(self.conn)
         )
-        .map(Chunk::of_row)
-        .fetch(self.conn)
         .map_err(Error::from)
     }
 
@@ -171,6 +189,7 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
         contained: &Value,
         limit: i64,
     ) -> Result<Vec<Chunk<J>>> {
+        self.conn.check_owner(user_id)?;
         let (limit, _) = limit_offset(limit, 0)?;
         input::json("contained", contained)?;
         Ok(sqlx::query_as!(
@@ -192,6 +211,7 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
 
     /// How many chunks a user has.
     pub async fn count_by_user(self, user_id: UserId) -> Result<i64> {
+        self.conn.check_owner(user_id)?;
         Ok(sqlx::query_scalar!(
             r#"select count(*) as "count!" from chunks where user_id = $1"#,
             user_id.as_uuid(),
@@ -204,18 +224,26 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
 impl ChunkRepository<'_> {
     /// Deletes a chunk. Says whether there was one.
     pub async fn delete(self, id: ChunkId) -> Result<bool> {
-        let done = sqlx::query!("delete from chunks where id = $1", id.as_uuid())
-            .execute(self.conn)
-            .await?;
+        let done = by_owner!(
+            self.conn.owner(),
+            query!("delete from chunks where id = $1" + owned(" and user_id = $2"), id.as_uuid())
+                .execute(self.conn)
+                .await
+        )?;
         Ok(done.rows_affected() > 0)
     }
 
     /// Deletes a transcript's chunks. Says how many.
     pub async fn delete_by_transcript(self, transcript_id: TranscriptId) -> Result<u64> {
-        let done =
-            sqlx::query!("delete from chunks where transcript_id = $1", transcript_id.as_uuid())
-                .execute(self.conn)
-                .await?;
+        let done = by_owner!(
+            self.conn.owner(),
+            query!(
+                "delete from chunks where transcript_id = $1" + owned(" and user_id = $2"),
+                transcript_id.as_uuid()
+            )
+            .execute(self.conn)
+            .await
+        )?;
         Ok(done.rows_affected())
     }
 }

@@ -6,6 +6,7 @@ use super::chunk::{Chunk, ChunkId, ChunkRepository};
 use super::new_chunk::{ChunkColumns, ChunkDraft, NewChunk};
 use super::transcript::TranscriptId;
 use crate::db::bulk::{BATCH_BYTES, Together, batches};
+use crate::db::owner::by_owner;
 use crate::db::{Conn, Result, input};
 
 /// What [`ChunkRepository::replace_all`] did.
@@ -96,60 +97,92 @@ impl ChunkRepository<'_> {
         chunks: Vec<ChunkDraft>,
     ) -> Result<ReplacedChunks> {
         let new = ChunkColumns::new(chunks)?;
-        let row = sqlx::query!(
-            r#"select unchanged as "unchanged!", updated as "updated!",
-                      inserted as "inserted!: Vec<ChunkId>", deleted as "deleted!: Vec<ChunkId>"
-                 from replace_chunks($1, $2, $3, $4, $5)"#,
-            transcript_id.as_uuid(),
-            &new.ids,
-            &new.texts,
-            &new.token_counts,
-            &new.metadata,
-        )
-        .fetch_one(self.conn)
-        .await?;
-        Ok(ReplacedChunks {
-            unchanged: row.unchanged.unsigned_abs(),
-            updated: row.updated.unsigned_abs(),
-            inserted: row.inserted,
-            deleted: row.deleted,
-        })
+        let replaced = by_owner!(
+            self.conn.owner(),
+            query!(
+                r#"select unchanged as "unchanged!", updated as "updated!",
+                          inserted as "inserted!: Vec<ChunkId>",
+                          deleted as "deleted!: Vec<ChunkId>"
+                     from replace_chunks($1, $2, $3, $4, $5)"#
+                    | owned(
+                        r#"select unchanged as "unchanged!", updated as "updated!",
+                                  inserted as "inserted!: Vec<ChunkId>",
+                                  deleted as "deleted!: Vec<ChunkId>"
+                             from replace_chunks(
+                                      (select id from transcripts where id = $1 and user_id = $6),
+                                      $2, $3, $4, $5)"#
+                    ),
+                transcript_id.as_uuid(),
+                &new.ids,
+                &new.texts,
+                &new.token_counts,
+                &new.metadata,
+            )
+            .map(|row| ReplacedChunks {
+                unchanged: row.unchanged.unsigned_abs(),
+                updated: row.updated.unsigned_abs(),
+                inserted: row.inserted,
+                deleted: row.deleted,
+            })
+            .fetch_one(self.conn)
+            .await
+        )?;
+        Ok(replaced)
     }
 
     async fn create_batch(conn: Conn<'_>, new: Vec<NewChunk>) -> Result<Vec<Chunk>> {
         let Columns { transcript_ids, indexes, chunks } = new.into();
         // Texts come back as they were sent, so they need not; jsonb writes numbers in its own way.
-        let mut rows = sqlx::query!(
-            "insert into chunks (id, transcript_id, user_id, chunk_text, chunk_index, token_count,
-                                 metadata)
-             select n.id, n.transcript_id, t.user_id, n.chunk_text, n.chunk_index, n.token_count,
-                    n.metadata
-               from unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::int[], $6::jsonb[])
-                    as n (id, transcript_id, chunk_text, chunk_index, token_count, metadata)
-               left join transcripts t on t.id = n.transcript_id
-             returning id, user_id, metadata, created_at",
-            &chunks.ids,
-            &TranscriptId::uuids(&transcript_ids),
-            &chunks.texts,
-            &indexes,
-            &chunks.token_counts,
-            &chunks.metadata,
-        )
-        .fetch_all(conn)
-        .await?;
-        input::sort_as(&chunks.ids, &mut rows, |row| row.id.as_uuid());
+        let mut rows = by_owner!(
+            conn.owner(),
+            query!(
+                "insert into chunks (id, transcript_id, user_id, chunk_text, chunk_index,
+                                     token_count, metadata)
+                 select n.id, n.transcript_id, t.user_id, n.chunk_text, n.chunk_index,
+                        n.token_count, n.metadata
+                   from unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::int[],
+                               $6::jsonb[])
+                        as n (id, transcript_id, chunk_text, chunk_index, token_count, metadata)
+                   left join transcripts t on t.id = n.transcript_id
+                 returning id, user_id, metadata, created_at"
+                    | owned(
+                        "insert into chunks (id, transcript_id, user_id, chunk_text, chunk_index,
+                                             token_count, metadata)
+                         select n.id, n.transcript_id, $7::uuid, n.chunk_text, n.chunk_index,
+                                n.token_count, n.metadata
+                           from unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::int[],
+                                       $6::jsonb[])
+                                as n (id, transcript_id, chunk_text, chunk_index, token_count,
+                                      metadata)
+                         returning id, user_id, metadata, created_at"
+                    ),
+                &chunks.ids,
+                &TranscriptId::uuids(&transcript_ids),
+                &chunks.texts,
+                &indexes,
+                &chunks.token_counts,
+                &chunks.metadata,
+            )
+            .map(|row| (row.id, row.user_id, row.metadata, row.created_at))
+            .fetch_all(conn)
+            .await
+        )?;
+        input::sort_as(&chunks.ids, &mut rows, |(id, ..)| id.as_uuid());
         let places = transcript_ids.into_iter().zip(indexes);
         let sent = places.zip(chunks.texts.into_iter().zip(chunks.token_counts));
         let created = sent.zip(rows).map(
-            |(((transcript_id, chunk_index), (chunk_text, token_count)), row)| Chunk {
-                id: row.id,
-                transcript_id,
-                user_id: row.user_id,
-                chunk_text,
-                chunk_index,
-                token_count,
-                metadata: row.metadata,
-                created_at: row.created_at,
+            |(((transcript_id, chunk_index), (chunk_text, token_count)), stored)| {
+                let (id, user_id, metadata, created_at) = stored;
+                Chunk {
+                    id,
+                    transcript_id,
+                    user_id,
+                    chunk_text,
+                    chunk_index,
+                    token_count,
+                    metadata,
+                    created_at,
+                }
             },
         );
         Ok(created.collect())
@@ -157,23 +190,37 @@ impl ChunkRepository<'_> {
 
     async fn insert_batch(conn: Conn<'_>, new: Vec<NewChunk>) -> Result<u64> {
         let Columns { transcript_ids, indexes, chunks } = new.into();
-        let done = sqlx::query!(
-            "insert into chunks (id, transcript_id, user_id, chunk_text, chunk_index, token_count,
-                                 metadata)
-             select n.id, n.transcript_id, t.user_id, n.chunk_text, n.chunk_index, n.token_count,
-                    n.metadata
-               from unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::int[], $6::jsonb[])
-                    as n (id, transcript_id, chunk_text, chunk_index, token_count, metadata)
-               left join transcripts t on t.id = n.transcript_id",
-            &chunks.ids,
-            &TranscriptId::uuids(&transcript_ids),
-            &chunks.texts,
-            &indexes,
-            &chunks.token_counts,
-            &chunks.metadata,
-        )
-        .execute(conn)
-        .await?;
+        let done = by_owner!(
+            conn.owner(),
+            query!(
+                "insert into chunks (id, transcript_id, user_id, chunk_text, chunk_index,
+                                     token_count, metadata)
+                 select n.id, n.transcript_id, t.user_id, n.chunk_text, n.chunk_index,
+                        n.token_count, n.metadata
+                   from unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::int[],
+                               $6::jsonb[])
+                        as n (id, transcript_id, chunk_text, chunk_index, token_count, metadata)
+                   left join transcripts t on t.id = n.transcript_id"
+                    | owned(
+                        "insert into chunks (id, transcript_id, user_id, chunk_text, chunk_index,
+                                             token_count, metadata)
+                         select n.id, n.transcript_id, $7::uuid, n.chunk_text, n.chunk_index,
+                                n.token_count, n.metadata
+                           from unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::int[],
+                                       $6::jsonb[])
+                                as n (id, transcript_id, chunk_text, chunk_index, token_count,
+                                      metadata)"
+                    ),
+                &chunks.ids,
+                &TranscriptId::uuids(&transcript_ids),
+                &chunks.texts,
+                &indexes,
+                &chunks.token_counts,
+                &chunks.metadata,
+            )
+            .execute(conn)
+            .await
+        )?;
         Ok(done.rows_affected())
     }
 }

@@ -3,12 +3,15 @@
 mod chunk;
 mod chunk_writes;
 mod new_chunk;
+mod new_transcript;
 mod transcript;
+mod transcript_writes;
 
 pub use chunk::{Chunk, ChunkId, ChunkRepository};
 pub use chunk_writes::ReplacedChunks;
 pub use new_chunk::{ChunkDraft, NewChunk};
+pub use new_transcript::{NewTranscript, TranscriptPatch};
 pub use transcript::{
-    NewTranscript, Transcript, TranscriptId, TranscriptPatch, TranscriptRepository,
-    TranscriptSummary, TranscriptWithChunkCount, TranscriptWithChunks,
+    Transcript, TranscriptId, TranscriptRepository, TranscriptSummary, TranscriptWithChunkCount,
+    TranscriptWithChunks,
 };

@@ -3,8 +3,7 @@
 
 use std::io::Write as _;
 
-use chancery::{Database, DatabaseConfig, MessageId, NewMessage};
-use serde_json::json;
+use chancery::{Database, DatabaseConfig, NewMessage, PageRequest};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::rules::REFUSED;
@@ -57,22 +56,20 @@ async fn on_a_cluster_the_tables_are_distributed_and_the_statements_run() {
     // One user's work, by what names the user.
     let user = db.users().create(new_user()).await.unwrap();
     let conversation = db.conversations().create(user.id, Some("Rice speech")).await.unwrap();
-    let id = MessageId::new();
-    sqlx::query(
-        "insert into messages (id, conversation_id, user_id, role, content, metadata)
-         values ($1, $2, $3, 'user', 'Why the Moon?', $4)",
-    )
-    .bind(id.as_uuid())
-    .bind(conversation.id.as_uuid())
-    .bind(user.id.as_uuid())
-    .bind(json!({}))
-    .execute(db.executor())
-    .await
-    .unwrap();
-    let last = db.messages().get_last_n(conversation.id, 5).await.unwrap();
-    assert_eq!((last.len(), last[0].id), (1, id));
+    let messages = || db.messages().owned_by(user.id);
+    let id =
+        messages().create(NewMessage::user(conversation.id, "Why the Moon?")).await.unwrap().id;
+    let turn = vec![
+        NewMessage::assistant(conversation.id, "Because it is hard."),
+        NewMessage::user(conversation.id, "Why else?"),
+    ];
+    messages().create_many(turn).await.unwrap();
+    let last = messages().get_last_n(conversation.id, 5).await.unwrap();
+    assert_eq!((last.len(), last[0].id), (3, id));
+    let page = db.conversations().page_with_last_message(user.id, PageRequest::first(5)).await;
+    assert_eq!(page.unwrap().items[0].last_message.as_ref().unwrap().id, last[2].id);
     let touched = db.conversations().get_by_id(conversation.id).await.unwrap().unwrap();
-    assert_eq!(touched.updated_at, last[0].created_at);
+    assert_eq!(touched.updated_at, last[2].created_at);
     let list = db.conversations().list_by_user(user.id, 10, 0).await.unwrap();
     assert_eq!(list, [touched]);
     let token = token_hash();

@@ -101,10 +101,6 @@ pub const KEPT: &[(&str, &str)] = &[
         "the specification names it; the index by user could serve list_by_metadata",
     ),
     (
-        "messages_user_id_conversation_id_created_at_idx",
-        "under row-level security every statement on messages asks for the user, too",
-    ),
-    (
         "transcripts_metadata_idx",
         "the specification names it; transcripts_user_id_created_at_idx could serve list_by_metadata",
     ),

@@ -7,12 +7,16 @@ use std::path::{Path, PathBuf};
 
 /// A statement that the crate sends.
 pub struct Statement {
-    /// `MessageRepository::get_last_n`; two methods with one statement are both named.
+    /// `MessageRepository::get_last_n`; two methods with one statement are both named. The owned form
+    /// of a statement ends with [`OWNED`].
     pub name: String,
     pub text: String,
     /// How many parameters it has.
     pub parameters: usize,
 }
+
+/// How the name of an owned form ends: of the statement that is sent where the owner is known.
+pub const OWNED: &str = " (owned)";
 
 /// All of them, by name. `.sqlx` also holds those of tests and examples, which are left out.
 pub fn of_the_crate() -> Vec<Statement> {
@@ -191,20 +195,40 @@ impl<'s> Scanner<'s> {
         }
     }
 
-    /// The first literal of a call is its statement; `+` goes on with it.
+    /// The first literal of a call is its statement; `+` goes on with it. In `by_owner!`, what
+    /// `owned(…)` holds is of the owned form alone, which goes on after `+` and stands for itself
+    /// after `|`.
     fn statement(&mut self, text: String) {
         if !std::mem::take(&mut self.in_call) {
             return;
         }
-        let mut text = text;
-        while let Some(more) = self.rest.trim_start().strip_prefix('+') {
+        let (mut plain, mut owned) = (text, None::<String>);
+        loop {
+            let rest = self.rest.trim_start();
+            let Some(more) = rest.strip_prefix('+').or_else(|| rest.strip_prefix('|')) else {
+                break;
+            };
+            let instead = rest.starts_with('|');
             self.rest = more.trim_start();
-            text += &self.literal().expect("a literal after `+`");
+            if let Some(inside) = self.rest.strip_prefix("owned(") {
+                self.rest = inside.trim_start();
+                let text = self.literal().expect("a literal in `owned(…)`");
+                owned = Some(if instead { text } else { plain.clone() + &text });
+                self.rest =
+                    self.rest.trim_start().strip_prefix(')').expect("the end of `owned(…)`");
+            } else {
+                let text = self.literal().expect("a literal after `+`");
+                plain += &text;
+                owned = owned.map(|owned| owned + &text);
+            }
         }
         let name = match self.types.last() {
             Some((_, of)) => format!("{of}::{}", self.function),
             None => self.function.clone(),
         };
-        self.found.push((name, text));
+        if let Some(owned) = owned {
+            self.found.push((name.clone() + OWNED, owned));
+        }
+        self.found.push((name, plain));
     }
 }

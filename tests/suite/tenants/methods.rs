@@ -15,7 +15,11 @@ pub struct Case {
     pub name: &'static str,
     pub call: for<'a> fn(Conn<'a>, &'a World) -> BoxFuture<'a, Result<usize>>,
     pub rule: Rule,
+    /// The same call on the repository's owner form, where it has one.
+    pub owned: Option<OwnedCall>,
 }
+
+pub type OwnedCall = for<'a> fn(Conn<'a>, UserId, &'a World) -> BoxFuture<'a, Result<usize>>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
@@ -120,12 +124,43 @@ macro_rules! case {
                 Ok($crate::tenants::methods::Found::found(&found))
             }),
             rule: $crate::tenants::methods::Rule::$rule,
+            owned: None,
         })
     };
 }
 pub(super) use case;
 
-fn cases() -> Vec<Case> {
+/// A [`Case`] of a repository that has an owner form. A stream is read to its end:
+/// `owned_case!(cases, |w| stream ChunkRepository::stream_by_transcript(w.transcript.id))`.
+macro_rules! owned_case {
+    ($cases:ident, |$w:ident| $repository:ident::$method:ident($($argument:expr),* $(,)?)) => {
+        owned_case!($cases, $repository, $method, |$w, r| r.$method($($argument),*).await?)
+    };
+    ($cases:ident, |$w:ident| stream $repository:ident::$method:ident($($argument:expr),* $(,)?)) => {
+        owned_case!($cases, $repository, $method, |$w, r| {
+            futures_util::TryStreamExt::try_collect::<Vec<_>>(r.$method($($argument),*)).await?
+        })
+    };
+    ($cases:ident, $repository:ident, $method:ident, |$w:ident, $r:ident| $call:expr) => {
+        $cases.push($crate::tenants::methods::Case {
+            name: concat!(stringify!($repository), "::", stringify!($method)),
+            call: |conn, $w| Box::pin(async move {
+                let $r = chancery::$repository::new(conn);
+                let _ = $w;
+                Ok($crate::tenants::methods::Found::found(&$call))
+            }),
+            rule: $crate::tenants::methods::Rule::Owner,
+            owned: Some(|conn, user_id, $w| Box::pin(async move {
+                let $r = chancery::$repository::new(conn).owned_by(user_id);
+                let _ = $w;
+                Ok($crate::tenants::methods::Found::found(&$call))
+            })),
+        })
+    };
+}
+pub(super) use owned_case;
+
+pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     people::cases(&mut cases);
     talk::cases(&mut cases);
@@ -135,10 +170,10 @@ fn cases() -> Vec<Case> {
 }
 
 /// All rows of all tables, as text.
-struct Everything(String);
+pub struct Everything(String);
 
 impl Everything {
-    async fn of(admin: &PgPool) -> Self {
+    pub async fn of(admin: &PgPool) -> Self {
         let tables: Vec<String> = sqlx::query_scalar(
             "select format('select json_agg(t order by t::text)::text from %I t', relname)
                from pg_class
@@ -151,14 +186,14 @@ impl Everything {
         Self(format!("select string_agg(t, '') from ({}) all_of (t)", tables.join(" union all ")))
     }
 
-    async fn now(&self, admin: &PgPool) -> String {
+    pub async fn now(&self, admin: &PgPool) -> String {
         sqlx::query_scalar(AssertSqlSafe(self.0.clone())).fetch_one(admin).await.unwrap()
     }
 }
 
 /// Nothing was found or done, and if it was refused, then as if nothing were there.
 #[track_caller]
-fn nothing(name: &str, outcome: Result<usize>) {
+pub fn nothing(name: &str, outcome: Result<usize>) {
     match outcome {
         Ok(0)
         | Err(
@@ -181,7 +216,7 @@ async fn nobody_finds_changes_deletes_or_counts_what_is_somebody_elses(pool: PgP
     let stranger = db.users().create(new_user()).await.unwrap().id;
     let everything = Everything::of(&pool).await;
     let before = everything.now(&pool).await;
-    for Case { name, call, rule } in cases() {
+    for Case { name, call, rule, .. } in cases() {
         // The two connections of the pool go from one user to another and to the service.
         let outcome = call(db.as_user(stranger).executor(), &world).await;
         match rule {
@@ -221,7 +256,7 @@ async fn nobody_finds_changes_deletes_or_counts_what_is_somebody_elses(pool: PgP
 async fn what_the_owner_does_by_single_statements_is_stored(pool: PgPool) {
     let tenants = Tenants::new(&pool, "login").await;
     let db = &tenants.db;
-    for Case { name, call, rule } in cases() {
+    for Case { name, call, rule, .. } in cases() {
         // What is there is deleted by some.
         let world = World::new(db).await;
         let outcome = call(db.as_user(world.user.id).executor(), &world).await;
@@ -273,6 +308,11 @@ fn every_public_method_of_a_repository_is_in_the_table() {
         })
         .collect();
     let methods = source::methods();
+    // The four repositories that have it.
+    let owners = ["conversations().", "messages().", "transcripts().", "chunks()."];
+    let in_owner_form = cases().iter().filter(|case| case.owned.is_some()).count();
+    let of_theirs = methods.iter().filter(|m| owners.iter().any(|owner| m.starts_with(owner)));
+    assert_eq!(in_owner_form, of_theirs.count(), "not tried in the owner form");
     let untried: Vec<_> = methods.difference(&tried).collect();
     assert!(untried.is_empty(), "not tried as a stranger (tests/suite/tenants): {untried:?}");
     let gone: Vec<_> = tried.difference(&methods).collect();

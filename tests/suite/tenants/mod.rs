@@ -4,6 +4,7 @@ mod catalogue;
 mod identity;
 mod intake;
 mod methods;
+mod owned;
 mod owners;
 mod people;
 mod plans;

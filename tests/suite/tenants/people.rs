@@ -35,6 +35,7 @@ pub fn cases(cases: &mut Vec<Case>) {
             })
         },
         rule: Rule::Owner,
+        owned: None,
     });
     case!(cases, |w| UserPreferencesRepository::get_by_user(w.user.id));
     case!(cases, |w| UserPreferencesRepository::update(w.user.id, UserPreferencesPatch::default()));

@@ -49,5 +49,6 @@ pub fn cases(cases: &mut Vec<Case>) {
             })
         },
         rule: Rule::Owner,
+        owned: None,
     });
 }
