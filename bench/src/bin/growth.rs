@@ -358,8 +358,8 @@ async fn keys(admin: &mut PgConnection) -> Outcome<()> {
 
 /// Role, text and metadata of a message, as COPY reads them: 100 to 200 bytes of text.
 fn message(turn: usize, n: usize) -> String {
-    let role = if turn % 2 == 0 { "user" } else { "assistant" };
-    let metadata = if turn % 2 == 0 { "{}" } else { "{\"model\": \"m-1\"}" };
+    let role = if turn.is_multiple_of(2) { "user" } else { "assistant" };
+    let metadata = if turn.is_multiple_of(2) { "{}" } else { "{\"model\": \"m-1\"}" };
     let text = "We choose to go to the Moon in this decade and do the other things. ";
     format!("{role}\t{n:08} {text}{}\t{metadata}", &text[..n % 64])
 }
