@@ -117,7 +117,7 @@ impl<A: Access> ConversationRepository<'_, A> {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](Error::InvalidInput) for a limit outside of 0 to
+    /// [`InvalidInput`](crate::Error::InvalidInput) for a limit outside of 0 to
     /// [`MAX_PAGE_SIZE`](crate::MAX_PAGE_SIZE) or a negative offset.
     pub async fn list_by_user(
         self,
@@ -149,7 +149,7 @@ impl<A: Access> ConversationRepository<'_, A> {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](Error::InvalidInput) for a size outside of 1 to
+    /// [`InvalidInput`](crate::Error::InvalidInput) for a size outside of 1 to
     /// [`MAX_PAGE_SIZE`](crate::MAX_PAGE_SIZE).
     pub async fn page_by_user(
         self,
