@@ -3,7 +3,7 @@
 use std::fmt;
 use std::panic::Location;
 
-use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
+use sqlx::{Postgres, QueryBuilder, SqlStr};
 use uuid::Uuid;
 
 use super::conn::Conn;
@@ -31,11 +31,13 @@ impl Actor {
     /// no parameters, and a statement of its own would be a round trip more. A `Uuid` prints hex digits
     /// and hyphens, and nothing else.
     pub(super) fn begin_statement(self, begin: &'static str) -> SqlStr {
-        let user_id = self.0.hyphenated();
-        AssertSqlSafe(format!(
-            "{begin}; set local role {APP_ROLE}; set local chancery.user_id = '{user_id}'"
-        ))
-        .into_sql_str()
+        QueryBuilder::<Postgres>::new(begin)
+            .push("; set local role ")
+            .push(APP_ROLE)
+            .push("; set local chancery.user_id = '")
+            .push(self.0.hyphenated())
+            .push("'")
+            .sql()
     }
 
     /// Why such a transaction could not begin.

@@ -40,7 +40,7 @@ const VERBS: [&str; 21] = [
 const ALLOWED: [(&str, &str, &str); 3] = [
     (
         "src/db/actor.rs",
-        "AssertSqlSafe",
+        "QueryBuilder",
         "BEGIN has no parameters, and carries the user it works for: a Uuid, hex digits and hyphens",
     ),
     (
