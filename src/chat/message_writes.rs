@@ -1,11 +1,12 @@
 //! How messages are written, changed and deleted.
 
+use futures_util::FutureExt;
 use serde_json::Value;
 
 use super::conversation::ConversationId;
 use super::message::{Message, MessageId, MessageRepository};
 use super::new_message::{MessageColumns, NewMessage};
-use crate::db::bulk::{BATCH_BYTES, Together, batches};
+use crate::db::bulk::in_batches;
 use crate::db::owner::by_owner;
 use crate::db::{Conn, Error, Result, input};
 
@@ -54,14 +55,11 @@ impl MessageRepository<'_> {
     /// As [`create`](Self::create).
     pub async fn create_many(self, new: Vec<NewMessage>) -> Result<Vec<Message>> {
         let sizes = new.iter().map(NewMessage::size).collect::<Result<Vec<_>>>()?;
-        let mut created = Vec::with_capacity(new.len());
-        let batches = batches(new, &sizes, BATCH_BYTES);
-        let mut work = Together::begin(self.conn, batches.len()).await?;
-        for batch in batches {
-            created.append(&mut Self::create_batch(work.conn(), batch).await?);
-        }
-        work.end().await?;
-        Ok(created)
+        let created = in_batches(self.conn, new, &sizes, |conn, batch| {
+            MessageRepository::create_batch(conn, batch).boxed()
+        })
+        .await?;
+        Ok(created.into_iter().flatten().collect())
     }
 
     /// Changes what a message says and what was noted about it; where and when it stands stays.

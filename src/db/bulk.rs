@@ -1,5 +1,6 @@
 //! Many rows at once: as one statement, or past a size as several in one transaction.
 
+use futures_core::future::BoxFuture;
 use uuid::Uuid;
 
 use super::conn::Conn;
@@ -10,13 +11,30 @@ use super::unit_of_work::UnitOfWork;
 ///
 /// The server takes no message of 1 GiB, and both sides hold a message in memory. It also unnests
 /// arrays into a store of `work_mem` (4 MB unless set), and writes what is beyond to disk.
-pub(crate) const BATCH_BYTES: usize = 4 * 1024 * 1024;
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// What each row weighs beside its text and JSON.
 const ROW_BYTES: usize = 64;
 
-/// Cuts rows into batches of so many bytes, at least one row each; `sizes` are those of the rows.
-pub(crate) fn batches<T>(rows: Vec<T>, sizes: &[usize], bytes: usize) -> Vec<Vec<T>> {
+/// Runs a statement for each batch of rows, all of them or none; `sizes` are those of the rows.
+pub(crate) async fn in_batches<T, R>(
+    conn: Conn<'_>,
+    rows: Vec<T>,
+    sizes: &[usize],
+    statement: impl for<'c> Fn(Conn<'c>, Vec<T>) -> BoxFuture<'c, Result<R>>,
+) -> Result<Vec<R>> {
+    let batches = batches(rows, sizes, BATCH_BYTES);
+    let mut outcomes = Vec::with_capacity(batches.len());
+    let mut work = Together::begin(conn, batches.len()).await?;
+    for batch in batches {
+        outcomes.push(statement(work.conn(), batch).await?);
+    }
+    work.end().await?;
+    Ok(outcomes)
+}
+
+/// Cuts rows into batches of so many bytes, at least one row each.
+fn batches<T>(rows: Vec<T>, sizes: &[usize], bytes: usize) -> Vec<Vec<T>> {
     let mut batches: Vec<Vec<T>> = Vec::new();
     let mut left = 0;
     for (row, size) in rows.into_iter().zip(sizes) {
@@ -35,14 +53,14 @@ pub(crate) fn batches<T>(rows: Vec<T>, sizes: &[usize], bytes: usize) -> Vec<Vec
 
 /// Where several statements run that happen together: in the unit of work at hand, or in one that is
 /// begun for them. Dropped, the latter is rolled back.
-pub(crate) enum Together<'c> {
+enum Together<'c> {
     Begun(UnitOfWork, Option<Uuid>),
     Joined(Conn<'c>),
 }
 
 impl<'c> Together<'c> {
     /// For so many statements: a single one needs no unit of work.
-    pub(crate) async fn begin(conn: Conn<'c>, statements: usize) -> Result<Self> {
+    async fn begin(conn: Conn<'c>, statements: usize) -> Result<Self> {
         let begun = if statements > 1 { conn.begin().await? } else { None };
         Ok(match begun {
             Some(uow) => Self::Begun(uow, conn.owner()),
@@ -50,14 +68,14 @@ impl<'c> Together<'c> {
         })
     }
 
-    pub(crate) fn conn(&mut self) -> Conn<'_> {
+    fn conn(&mut self) -> Conn<'_> {
         match self {
             Self::Begun(uow, owner) => uow.executor().owned_by(*owner),
             Self::Joined(conn) => conn.reborrow(),
         }
     }
 
-    pub(crate) async fn end(self) -> Result<()> {
+    async fn end(self) -> Result<()> {
         match self {
             Self::Begun(uow, _) => uow.commit().await,
             Self::Joined(_) => Ok(()),

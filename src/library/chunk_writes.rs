@@ -1,11 +1,12 @@
 //! How chunks are stored: any number of them, or a transcript's cut anew.
 
+use futures_util::FutureExt;
 use serde::Serialize;
 
 use super::chunk::{Chunk, ChunkId, ChunkRepository};
 use super::new_chunk::{ChunkColumns, ChunkDraft, NewChunk};
 use super::transcript::TranscriptId;
-use crate::db::bulk::{BATCH_BYTES, Together, batches};
+use crate::db::bulk::in_batches;
 use crate::db::owner::by_owner;
 use crate::db::{Conn, Result, input};
 
@@ -38,14 +39,11 @@ impl ChunkRepository<'_> {
     /// [`InvalidInput`](crate::Error::InvalidInput).
     pub async fn create_many(self, new: Vec<NewChunk>) -> Result<Vec<Chunk>> {
         let sizes = new.iter().map(NewChunk::check).collect::<Result<Vec<_>>>()?;
-        let mut created = Vec::with_capacity(new.len());
-        let batches = batches(new, &sizes, BATCH_BYTES);
-        let mut work = Together::begin(self.conn, batches.len()).await?;
-        for batch in batches {
-            created.append(&mut Self::create_batch(work.conn(), batch).await?);
-        }
-        work.end().await?;
-        Ok(created)
+        let created = in_batches(self.conn, new, &sizes, |conn, batch| {
+            ChunkRepository::create_batch(conn, batch).boxed()
+        })
+        .await?;
+        Ok(created.into_iter().flatten().collect())
     }
 
     /// [`create_many`](Self::create_many) for those who don't need the rows back, which saves half of
@@ -56,14 +54,11 @@ impl ChunkRepository<'_> {
     /// As [`create_many`](Self::create_many).
     pub async fn insert_many(self, new: Vec<NewChunk>) -> Result<u64> {
         let sizes = new.iter().map(NewChunk::check).collect::<Result<Vec<_>>>()?;
-        let mut inserted = 0;
-        let batches = batches(new, &sizes, BATCH_BYTES);
-        let mut work = Together::begin(self.conn, batches.len()).await?;
-        for batch in batches {
-            inserted += Self::insert_batch(work.conn(), batch).await?;
-        }
-        work.end().await?;
-        Ok(inserted)
+        let inserted = in_batches(self.conn, new, &sizes, |conn, batch| {
+            ChunkRepository::insert_batch(conn, batch).boxed()
+        })
+        .await?;
+        Ok(inserted.into_iter().sum())
     }
 
     /// Cuts a transcript anew: these are its chunks from now on, in this order. One statement; others
