@@ -39,11 +39,13 @@ pub enum SslMode {
 /// Which of the idle connections the next caller gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PoolOrder {
-    /// The one that has been idle for longest.
+    /// The one that has been idle for longest. Each caller gives way to the tasks that are ready
+    /// before it takes one, so that callers share the time evenly.
     #[default]
     Fifo,
     /// The one that was used last: under little load the others stay idle, and the overflow is trimmed
-    /// sooner.
+    /// sooner. Nobody gives way: more calls a second where many are made one after another, for some of
+    /// them a wait several times as long (`bench/RESULTS.md` has both).
     Lifo,
 }
 

@@ -15,6 +15,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Connection, PgConnection, PgPool, Postgres};
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, Semaphore};
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout, timeout_at};
 
 use super::answer::hangs_up;
@@ -166,16 +167,21 @@ impl Leases {
         place: &'static Location<'static>,
     ) -> Result<Lease> {
         let started = Instant::now();
-        let (turn, now) = match self.turns.try_acquire() {
-            Ok(permit) => (Turn::new(self, permit), started),
+        let turn = match self.turns.try_acquire() {
+            Ok(permit) => Turn::new(self, permit),
             // It would wait for what may never come: its own caller holds a connection.
             Err(_) if self.is_held_here() => return Err(Error::WouldDeadlock),
-            Err(_) => (self.wait(started).await?, Instant::now()),
+            Err(_) => self.wait(started).await?,
         };
+        if self.options.order == PoolOrder::Fifo {
+            // Else a caller whose answers come fast goes on with its server process alone, while
+            // answers lie there for others: for milliseconds, as measured.
+            yield_now().await;
+        }
         if self.pool.is_closed() {
             return Err(Error::PoolClosed);
         }
-        match self.take_warm(now, place) {
+        match self.take_warm(Instant::now(), place) {
             (Some(warm), Some(holder)) => Ok(Lease::new(warm, holder, turn)),
             (warm, _) => Box::pin(self.prepared(warm, turn, started, place)).await,
         }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use chancery::{Database, Error, PoolOrder, PoolStatus};
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use sqlx::PgPool;
 use tracing::Level;
@@ -102,6 +103,23 @@ async fn the_connection_that_is_used_next_is_the_first_one_back_or_the_last(pool
         for turn in turns {
             assert_eq!(backend(&db).await, pids[turn], "{order:?}");
         }
+        db.close().await;
+    }
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_caller_gives_way_before_it_takes_a_connection_unless_the_last_one_comes_first(
+    pool: PgPool,
+) {
+    for (order, taken) in [(PoolOrder::Fifo, 0), (PoolOrder::Lifo, 1)] {
+        let db = connect(config(&pool).pool_size(1).max_overflow(0).pool_order(order)).await;
+        backend(&db).await; // there is a warm one now
+        let mut call = Box::pin(sqlx::query("select pg_sleep(60)").execute(db.executor()));
+        assert!((&mut call).now_or_never().is_none(), "{order:?}");
+        assert_eq!(db.pool_status().in_use, taken, "{order:?}");
+        // Given up at this moment, it leaves its place to the next one.
+        drop(call);
+        backend(&db).await;
         db.close().await;
     }
 }
