@@ -254,7 +254,7 @@ impl Pooled<'_> {
         loop {
             let outcome = lease.run(|conn| conn.fetch_optional(statement.attempt())).await;
             match outcome {
-                Err(error) => lease = self.again(lease, &mut statement, error).await?,
+                Err(error) => lease = Box::pin(self.again(lease, &mut statement, error)).await?,
                 row => return row,
             }
         }
@@ -263,7 +263,7 @@ impl Pooled<'_> {
     async fn acquire(self) -> Result<Lease, sqlx::Error> {
         let lease = match self.catch_up {
             None => self.leases.acquire(self.place).await,
-            Some(catch_up) => catch_up.acquire(self.leases, self.place).await,
+            Some(catch_up) => Box::pin(catch_up.acquire(self.leases, self.place)).await,
         };
         lease.map_err(Error::into_carrier)
     }

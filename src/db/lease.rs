@@ -173,9 +173,9 @@ impl Leases {
             Err(_) if self.is_held_here() => return Err(Error::WouldDeadlock),
             Err(_) => self.wait(started).await?,
         };
-        if self.options.order == PoolOrder::Fifo {
+        if self.options.order == PoolOrder::Fifo && self.has_others() {
             // Else a caller whose answers come fast goes on with its server process alone, while
-            // answers lie there for others: for milliseconds, as measured.
+            // others' processes wait for the processor: for milliseconds, as measured.
             yield_now().await;
         }
         if self.pool.is_closed() {
@@ -185,6 +185,12 @@ impl Leases {
             (Some(warm), Some(holder)) => Ok(Lease::new(warm, holder, turn)),
             (warm, _) => Box::pin(self.prepared(warm, turn, started, place)).await,
         }
+    }
+
+    /// Whether others than the one who asks, who has its turn, hold connections.
+    fn has_others(&self) -> bool {
+        let turns = self.pool.options().get_max_connections() as usize;
+        self.turns.available_permits() + 1 < turns
     }
 
     async fn wait(self: &Arc<Self>, started: Instant) -> Result<Turn> {

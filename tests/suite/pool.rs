@@ -107,19 +107,28 @@ async fn the_connection_that_is_used_next_is_the_first_one_back_or_the_last(pool
     }
 }
 
+/// How many connections a call takes before it lets others run.
+async fn taken_at_once(db: &Database) -> u32 {
+    backend(db).await; // one is at hand now
+    let before = db.pool_status().in_use;
+    let call = sqlx::query("select pg_sleep(60)").execute(db.executor());
+    let mut call = Box::pin(call);
+    assert!((&mut call).now_or_never().is_none());
+    db.pool_status().in_use - before
+}
+
 #[sqlx::test(migrations = false)]
-async fn a_caller_gives_way_before_it_takes_a_connection_unless_the_last_one_comes_first(
+async fn a_caller_gives_way_while_others_hold_connections_unless_the_last_one_comes_first(
     pool: PgPool,
 ) {
-    for (order, taken) in [(PoolOrder::Fifo, 0), (PoolOrder::Lifo, 1)] {
-        let db = connect(config(&pool).pool_size(1).max_overflow(0).pool_order(order)).await;
-        backend(&db).await; // there is a warm one now
-        let mut call = Box::pin(sqlx::query("select pg_sleep(60)").execute(db.executor()));
-        assert!((&mut call).now_or_never().is_none(), "{order:?}");
-        assert_eq!(db.pool_status().in_use, taken, "{order:?}");
-        // Given up at this moment, it leaves its place to the next one.
-        drop(call);
-        backend(&db).await;
+    for (order, beside_others) in [(PoolOrder::Fifo, 0), (PoolOrder::Lifo, 1)] {
+        let db = connect(config(&pool).pool_size(3).max_overflow(0).pool_order(order)).await;
+        assert_eq!(taken_at_once(&db).await, 1, "{order:?}");
+        let held = db.begin().await.unwrap();
+        // Twice: given up at this moment, a call leaves its place to the next one.
+        assert_eq!(taken_at_once(&db).await, beside_others, "{order:?}");
+        assert_eq!(taken_at_once(&db).await, beside_others, "{order:?}");
+        held.rollback().await.unwrap();
         db.close().await;
     }
 }
