@@ -39,8 +39,9 @@ pub enum SslMode {
 /// Which of the idle connections the next caller gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PoolOrder {
-    /// The one that has been idle for longest. While others hold connections, a caller gives way to
-    /// the tasks that are ready before it takes one, so that callers share the time evenly.
+    /// The one that has been idle for longest. While others hold connections too, each for less than a
+    /// millisecond, a caller gives way to the tasks that are ready before it takes one, so that callers
+    /// share the time evenly.
     #[default]
     Fifo,
     /// The one that was used last: under little load the others stay idle, and the overflow is trimmed

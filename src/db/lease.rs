@@ -8,6 +8,8 @@
 
 use std::collections::VecDeque;
 use std::panic::Location;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -42,6 +44,8 @@ pub(crate) use surplus::Trim;
 
 /// A connection that was used within this time is handed out without a ping.
 const FRESH: Duration = Duration::from_secs(1);
+/// A connection that is out for less goes from hand to hand within a slice of the kernel's scheduler.
+const BRIEF: Duration = Duration::from_millis(1);
 /// How often the janitor looks.
 const TICK: Duration = Duration::from_millis(250);
 /// How long a ping may take: one round trip on any network worth using.
@@ -92,6 +96,8 @@ pub(crate) struct Leases {
     // As many as the pool has connections; its queue is first come, first served.
     turns: Semaphore,
     state: Mutex<State>,
+    // Whether the connection that came back last was out for a moment only.
+    brisk: AtomicBool,
     // Giving a connection back spawns a task, and a drop may happen outside of the runtime.
     runtime: Handle,
     me: Weak<Leases>,
@@ -151,6 +157,7 @@ impl Leases {
             options,
             turns: Semaphore::new(turns),
             state: Mutex::default(),
+            brisk: AtomicBool::new(false),
             runtime: Handle::current(),
             me: me.clone(),
         })
@@ -173,7 +180,7 @@ impl Leases {
             Err(_) if self.is_held_here() => return Err(Error::WouldDeadlock),
             Err(_) => self.wait(started).await?,
         };
-        if self.options.order == PoolOrder::Fifo && self.has_others() {
+        if self.options.order == PoolOrder::Fifo && self.is_brisk() {
             // Else a caller whose answers come fast goes on with its server process alone, while
             // others' processes wait for the processor: for milliseconds, as measured.
             yield_now().await;
@@ -187,10 +194,11 @@ impl Leases {
         }
     }
 
-    /// Whether others than the one who asks, who has its turn, hold connections.
-    fn has_others(&self) -> bool {
+    /// Whether connections change hands fast, and others than the one who asks, who has its turn, hold
+    /// some.
+    fn is_brisk(&self) -> bool {
         let turns = self.pool.options().get_max_connections() as usize;
-        self.turns.available_permits() + 1 < turns
+        self.brisk.load(Relaxed) && self.turns.available_permits() + 1 < turns
     }
 
     async fn wait(self: &Arc<Self>, started: Instant) -> Result<Turn> {
@@ -393,8 +401,8 @@ impl Leases {
         let current = self.hosts.is_current(tenure.opened);
         let going = !current || self.pool.is_closed() || warm.is_over(warm.idle_since);
         let mut state = self.state();
-        if let Some(holder) = holder {
-            state.holders.remove(holder);
+        if let Some(since) = holder.and_then(|holder| state.holders.remove(holder)) {
+            self.brisk.store(warm.idle_since - since < BRIEF, Relaxed);
         }
         if going {
             drop(state);

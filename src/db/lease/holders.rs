@@ -34,9 +34,10 @@ impl Holders {
         }
     }
 
-    pub fn remove(&mut self, holder: usize) {
-        self.places[holder] = None;
+    /// Since when the one that goes has held its connection.
+    pub fn remove(&mut self, holder: usize) -> Option<Instant> {
         self.free.push(holder);
+        self.places[holder].take().map(|holder| holder.since)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Holder> {
