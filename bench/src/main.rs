@@ -68,7 +68,8 @@ async fn main() -> ExitCode {
 async fn run(options: &Options) -> Outcome<()> {
     let server = match std::env::var("DATABASE_URL") {
         Ok(url) if !url.is_empty() => Err(url),
-        _ => Ok(Server::start()?),
+        // Each contender has a pool of its own.
+        _ => Ok(Server::builder().setting("max_connections", "400").start()?),
     };
     let base = match &server {
         Ok(server) => server.url("postgres"),

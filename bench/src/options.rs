@@ -33,7 +33,7 @@ const USAGE: &str = "usage: cargo run --release --manifest-path bench/Cargo.toml
   --clients N             instead of each workload's own numbers
   --rounds N              turns of each contender (default 7)
   --seconds S             of each turn (default 1)
-  --connections N         of each pool (default 8)
+  --connections N         of each pool (default 20)
   --write, --no-write     RESULTS.md and results.svg (default: written when everything is measured)
 
 Without DATABASE_URL a private server is started. Workloads: ";
@@ -47,7 +47,7 @@ impl Options {
             clients: None,
             rounds: 7,
             time: Duration::from_secs(1),
-            connections: 8,
+            connections: 20,
             python: false,
             idle: Some(Duration::from_secs(60)),
             write: true,

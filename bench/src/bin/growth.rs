@@ -9,7 +9,9 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use chancery::{ConversationId, Database, DatabaseConfig, MessageId, NewMessage, PageRequest, UserId};
+use chancery::{
+    ConversationId, Database, DatabaseConfig, MessageId, NewMessage, PageRequest, UserId,
+};
 use private_postgres::Server;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use uuid::Uuid;
@@ -168,7 +170,8 @@ impl Grown {
                     let (id, owner) = (Uuid::now_v7(), owner(block * AT_ONCE + n));
                     let line = message(turn, written);
                     let time = time(written);
-                    copy.row(format_args!("{id}\t{conversation}\t{owner}\t{line}\t{time}\n")).await?;
+                    copy.row(format_args!("{id}\t{conversation}\t{owner}\t{line}\t{time}\n"))
+                        .await?;
                     if written % 100 == 0 {
                         self.messages.push(id);
                     }

@@ -218,7 +218,9 @@ async fn touches(server: &Server) -> Outcome<()> {
         "\n{CONVERSATIONS} conversations, {} touches of random ones, no vacuum meanwhile; then lists",
         ROUNDS * TOUCHES
     );
-    println!("| indexes on updated_at | HOT | WAL bytes | µs | table, MB | indexes, MB | one user's 20 of 10: blocks, µs | 20 of 1,000: blocks, µs | 20 of all: blocks, µs |");
+    println!(
+        "| indexes on updated_at | HOT | WAL bytes | µs | table, MB | indexes, MB | one user's 20 of 10: blocks, µs | 20 of 1,000: blocks, µs | 20 of all: blocks, µs |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     for (place, (name, ..)) in TABLES.into_iter().enumerate() {
         let row = sqlx::query(AssertSqlSafe(format!(
@@ -255,10 +257,11 @@ async fn list(connection: &mut PgConnection, place: usize, which: &str) -> Outco
         sqlx::query(AssertSqlSafe(statement.clone())).fetch_all(&mut *connection).await?;
         times.push(started.elapsed());
     }
-    let explained: serde_json::Value =
-        sqlx::query_scalar(AssertSqlSafe(format!("explain (analyze, buffers, format json) {statement}")))
-            .fetch_one(&mut *connection)
-            .await?;
+    let explained: serde_json::Value = sqlx::query_scalar(AssertSqlSafe(format!(
+        "explain (analyze, buffers, format json) {statement}"
+    )))
+    .fetch_one(&mut *connection)
+    .await?;
     let plan = &explained[0]["Plan"];
     let blocks = ["Shared Hit Blocks", "Shared Read Blocks"].map(|kind| plan[kind].as_i64());
     let blocks: i64 = blocks.into_iter().flatten().sum();
