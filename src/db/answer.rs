@@ -1,9 +1,12 @@
 //! How statements end: in time or not, and whether their connection is still good.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use sqlx::postgres::PgDatabaseError;
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep};
 
 use super::error::Error;
 
@@ -69,11 +72,23 @@ pub(crate) async fn answered<T>(
         AnswerLimit::Network(limit) => (limit, false),
         AnswerLimit::Deadline(left) => (left, true),
     };
-    match timeout(limit, answer).await {
-        Ok(answer) => answer,
+    let (mut answer, mut silence) = (pin!(answer), pin!(None::<Sleep>));
+    let answer = poll_fn(|cx| {
+        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+            return Poll::Ready(Some(answer));
+        }
+        // Most rows are there already: a timer for each of them would be set for nothing.
+        if silence.is_none() {
+            silence.set(Some(sleep(limit)));
+        }
+        let silence = silence.as_mut().as_pin_mut().expect("it was just set");
+        silence.poll(cx).map(|()| None)
+    });
+    match answer.await {
+        Some(answer) => answer,
         // The connection is as good as any that was left busy.
-        Err(_) if deadline => Err(Error::DeadlineExceeded.into_carrier()),
-        Err(_) => Err(sqlx::Error::Io(std::io::Error::new(
+        None if deadline => Err(Error::DeadlineExceeded.into_carrier()),
+        None => Err(sqlx::Error::Io(std::io::Error::new(
             std::io::ErrorKind::TimedOut,
             "the server did not answer in time",
         ))),
