@@ -54,8 +54,7 @@ impl MessageRepository<'_> {
     ///
     /// As [`create`](Self::create).
     pub async fn create_many(self, new: Vec<NewMessage>) -> Result<Vec<Message>> {
-        let sizes = new.iter().map(NewMessage::size).collect::<Result<Vec<_>>>()?;
-        let created = in_batches(self.conn, new, &sizes, |conn, batch| {
+        let created = in_batches(self.conn, new, NewMessage::size, |conn, batch| {
             MessageRepository::create_batch(conn, batch).boxed()
         })
         .await?;

@@ -1,11 +1,9 @@
 //! Many rows at once: as one statement, or past a size as several in one transaction.
 
 use futures_core::future::BoxFuture;
-use uuid::Uuid;
 
 use super::conn::Conn;
 use super::error::Result;
-use super::unit_of_work::UnitOfWork;
 
 /// How much of texts and JSON one statement is given: 4 MiB.
 ///
@@ -16,24 +14,34 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// What each row weighs beside its text and JSON.
 const ROW_BYTES: usize = 64;
 
-/// Runs a statement for each batch of rows, all of them or none; `sizes` are those of the rows.
+/// Runs a statement for each batch of rows, all of them or none: several in the unit of work at hand, or
+/// in one that is begun for them. `size` says how large a row is, or what is wrong with it.
 pub(crate) async fn in_batches<T, R>(
-    conn: Conn<'_>,
+    mut conn: Conn<'_>,
     rows: Vec<T>,
-    sizes: &[usize],
+    size: impl Fn(&T) -> Result<usize>,
     statement: impl for<'c> Fn(Conn<'c>, Vec<T>) -> BoxFuture<'c, Result<R>>,
 ) -> Result<Vec<R>> {
-    let batches = batches(rows, sizes, BATCH_BYTES);
+    let sizes = rows.iter().map(size).collect::<Result<Vec<_>>>()?;
+    let batches = batches(rows, &sizes, BATCH_BYTES);
     let mut outcomes = Vec::with_capacity(batches.len());
-    let mut work = Together::begin(conn, batches.len()).await?;
+    // A single statement needs no unit of work.
+    let mut begun = if batches.len() > 1 { conn.begin().await? } else { None };
+    let owner = conn.owner();
     for batch in batches {
-        outcomes.push(statement(work.conn(), batch).await?);
+        let conn = match &mut begun {
+            Some(uow) => uow.executor().owned_by(owner),
+            None => conn.reborrow(),
+        };
+        outcomes.push(statement(conn, batch).await?);
     }
-    work.end().await?;
+    if let Some(uow) = begun {
+        uow.commit().await?;
+    }
     Ok(outcomes)
 }
 
-/// Cuts rows into batches of so many bytes, at least one row each.
+/// Cuts rows into batches of so many bytes, at least one row each; `sizes` are those of the rows.
 fn batches<T>(rows: Vec<T>, sizes: &[usize], bytes: usize) -> Vec<Vec<T>> {
     let mut batches: Vec<Vec<T>> = Vec::new();
     let mut left = 0;
@@ -49,38 +57,6 @@ fn batches<T>(rows: Vec<T>, sizes: &[usize], bytes: usize) -> Vec<Vec<T>> {
         left = left.saturating_sub(size);
     }
     batches
-}
-
-/// Where several statements run that happen together: in the unit of work at hand, or in one that is
-/// begun for them. Dropped, the latter is rolled back.
-enum Together<'c> {
-    Begun(UnitOfWork, Option<Uuid>),
-    Joined(Conn<'c>),
-}
-
-impl<'c> Together<'c> {
-    /// For so many statements: a single one needs no unit of work.
-    async fn begin(conn: Conn<'c>, statements: usize) -> Result<Self> {
-        let begun = if statements > 1 { conn.begin().await? } else { None };
-        Ok(match begun {
-            Some(uow) => Self::Begun(uow, conn.owner()),
-            None => Self::Joined(conn),
-        })
-    }
-
-    fn conn(&mut self) -> Conn<'_> {
-        match self {
-            Self::Begun(uow, owner) => uow.executor().owned_by(*owner),
-            Self::Joined(conn) => conn.reborrow(),
-        }
-    }
-
-    async fn end(self) -> Result<()> {
-        match self {
-            Self::Begun(uow, _) => uow.commit().await,
-            Self::Joined(_) => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]

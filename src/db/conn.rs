@@ -254,6 +254,7 @@ impl Pooled<'_> {
         loop {
             let outcome = lease.run(|conn| conn.fetch_optional(statement.attempt())).await;
             match outcome {
+                // Rare, so boxed: the future of every call would hold it.
                 Err(error) => lease = Box::pin(self.again(lease, &mut statement, error)).await?,
                 row => return row,
             }
@@ -263,6 +264,7 @@ impl Pooled<'_> {
     async fn acquire(self) -> Result<Lease, sqlx::Error> {
         let lease = match self.catch_up {
             None => self.leases.acquire(self.place).await,
+            // Boxed like what is rare: calls on the primary would hold it.
             Some(catch_up) => Box::pin(catch_up.acquire(self.leases, self.place)).await,
         };
         lease.map_err(Error::into_carrier)

@@ -38,23 +38,21 @@ impl ChunkRepository<'_> {
     /// [`ForeignKey`](crate::Error::ForeignKey) when there is no such transcript;
     /// [`InvalidInput`](crate::Error::InvalidInput).
     pub async fn create_many(self, new: Vec<NewChunk>) -> Result<Vec<Chunk>> {
-        let sizes = new.iter().map(NewChunk::check).collect::<Result<Vec<_>>>()?;
-        let created = in_batches(self.conn, new, &sizes, |conn, batch| {
+        let created = in_batches(self.conn, new, NewChunk::check, |conn, batch| {
             ChunkRepository::create_batch(conn, batch).boxed()
         })
         .await?;
         Ok(created.into_iter().flatten().collect())
     }
 
-    /// [`create_many`](Self::create_many) for those who don't need the rows back, which saves half of
-    /// the time. Says how many were stored.
+    /// [`create_many`](Self::create_many) for those who don't need the rows back, which saves a tenth to a
+    /// fifth of the time. Says how many were stored.
     ///
     /// # Errors
     ///
     /// As [`create_many`](Self::create_many).
     pub async fn insert_many(self, new: Vec<NewChunk>) -> Result<u64> {
-        let sizes = new.iter().map(NewChunk::check).collect::<Result<Vec<_>>>()?;
-        let inserted = in_batches(self.conn, new, &sizes, |conn, batch| {
+        let inserted = in_batches(self.conn, new, NewChunk::check, |conn, batch| {
             ChunkRepository::insert_batch(conn, batch).boxed()
         })
         .await?;
