@@ -216,7 +216,12 @@ async fn list_messages(
     Path(id): Path<ConversationId>,
     page: PageRequest,
 ) -> Result<Json<Page<Message>>> {
-    Ok(Json(db.messages().page_by_conversation(id, page).await?))
+    let page = db.messages().page_by_conversation(id, page).await?;
+    if page.items.is_empty() {
+        // A conversation without messages, or none.
+        db.conversations().get_by_id(id).await?.ok_or(Error::NotFound("conversation"))?;
+    }
+    Ok(Json(page))
 }
 
 #[derive(Deserialize)]

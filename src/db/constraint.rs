@@ -11,30 +11,84 @@ macro_rules! constraints {
         #[non_exhaustive]
         pub enum Constraint {
             $(#[doc = concat!("`", $name, "`")] $variant,)+
-            /// One that this crate does not know: the application's own, or the server did not name it.
-            Other,
+            /// A constraint of the application's own, by its name; empty where the server names none.
+            Other(ConstraintName),
         }
 
         impl Constraint {
             /// All that the schema has.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The name in the database; empty for [`Other`](Self::Other).
-            pub const fn name(self) -> &'static str {
+            /// Returns the constraint's name in the database.
+            ///
+            /// ```
+            /// use chancery::{Constraint, Error};
+            ///
+            /// fn is_known_invoice(error: &Error) -> bool {
+            ///     error.constraint().is_some_and(|c| c.name() == "invoices_number_key")
+            /// }
+            /// # assert!(!is_known_invoice(&Error::Conflict(Constraint::UsersEmailKey)));
+            /// ```
+            pub fn name(&self) -> &str {
                 match self {
                     $(Self::$variant => $name,)+
-                    Self::Other => "",
+                    Self::Other(name) => name.as_str(),
                 }
             }
 
-            pub(crate) fn from_name(name: &str) -> Self {
+            fn known(name: &str) -> Option<Self> {
                 match name {
-                    $($name => Self::$variant,)+
-                    _ => of_a_partition(name).map_or(Self::Other, |name| Self::from_name(&name)),
+                    $($name => Some(Self::$variant),)+
+                    _ => None,
                 }
             }
         }
     };
+}
+
+impl Constraint {
+    pub(crate) fn from_name(name: &str) -> Self {
+        Self::known(name)
+            .or_else(|| Self::known(&of_a_partition(name)?))
+            .unwrap_or_else(|| Self::Other(ConstraintName::new(name)))
+    }
+
+    /// Whether the constraint is one of this crate's schema.
+    pub(crate) fn is_of_this_schema(&self) -> bool {
+        !matches!(self, Self::Other(_))
+    }
+}
+
+/// The longest name that PostgreSQL keeps, in bytes.
+const MAX_NAME: usize = 63;
+
+/// The name of a constraint that this crate does not know. It is held in place, so that
+/// [`Constraint`] stays a plain value.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConstraintName {
+    // Padded with zeros, which no name contains.
+    bytes: [u8; MAX_NAME],
+    len: u8,
+}
+
+impl ConstraintName {
+    fn new(name: &str) -> Self {
+        let len = name.floor_char_boundary(MAX_NAME);
+        let mut bytes = [0; MAX_NAME];
+        bytes[..len].copy_from_slice(&name.as_bytes()[..len]);
+        Self { bytes, len: len as u8 }
+    }
+
+    /// Returns the name; empty where the server named none.
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for ConstraintName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
+    }
 }
 
 /// The key of the whole table, of a partition's that was broken: `messages_p7_pkey` is of `messages`.
@@ -128,9 +182,9 @@ constraints! {
 
 impl fmt::Display for Constraint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Other => "(unnamed)",
-            named => named.name(),
+        f.write_str(match self.name() {
+            "" => "(unnamed)",
+            name => name,
         })
     }
 }

@@ -13,6 +13,10 @@ use super::outcome::TransactionId;
 use super::pooler::PoolerFault;
 use super::role_check::RoleRisk;
 
+mod kind;
+
+pub use kind::ErrorKind;
+
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -192,10 +196,9 @@ pub enum Error {
     #[error("the system gives no random bytes")]
     NoRandomness,
 
-    /// The role may not do this (42501), or a call on one user's form of a repository names another
-    /// user.
-    #[error("permission denied for this database role or user")]
-    PermissionDenied,
+    /// The role or the user may not do this.
+    #[error("permission denied: {0}")]
+    PermissionDenied(#[source] Denied),
 
     /// The login role is not a member of the role that works for one user, or there is no such role:
     /// [`Database::as_user`](crate::Database::as_user).
@@ -246,7 +249,7 @@ impl Error {
     /// True for serialization failures and deadlocks, where the server has rolled everything back.
     /// A lost connection is not in here: a write may have happened.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::SerializationFailure | Self::Deadlock)
+        self.kind() == ErrorKind::Collision
     }
 
     /// The constraint that refused the row, if one did.
@@ -308,6 +311,36 @@ impl Error {
     }
 }
 
+/// Who refused, and why.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Denied {
+    /// A call on one user's form of a repository names another user. The server was not asked.
+    #[error("the call names another user than the one that it works for")]
+    OtherUser,
+    /// Row-level security refused to store a row: it is another user's.
+    #[error("row-level security refuses the row: {0}")]
+    Row(#[source] DriverError),
+    /// The database role lacks a privilege (42501), such as a GRANT on the table that is named.
+    #[error("the database role lacks a privilege: {0}")]
+    Privilege(#[source] DriverError),
+}
+
+impl Denied {
+    fn by_server(error: DriverError) -> Self {
+        match error.routine() {
+            Some(ROW_SECURITY) => Self::Row(error),
+            _ => Self::Privilege(error),
+        }
+    }
+}
+
+/// The server's routine that refuses a row that a policy's check does not take.
+const ROW_SECURITY: &str = "ExecWithCheckOptions";
+
+/// The server's routines whose messages hold the names of objects and nothing else.
+const NAMING_ROUTINES: [&str; 3] = ["aclcheck_error", "aclcheck_error_col", ROW_SECURITY];
+
 /// Why no connection was to be had in time: who has them, or why none could be made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -367,7 +400,7 @@ impl From<sqlx::Error> for Error {
                     "25006" => Self::ReadOnly,
                     "40001" => Self::SerializationFailure,
                     "40P01" => Self::Deadlock,
-                    "42501" => Self::PermissionDenied,
+                    "42501" => Self::PermissionDenied(Denied::by_server(DriverError(error))),
                     "42P01" | "42703" => Self::SchemaMismatch(DriverError(error)),
                     "53300" => Self::TooManyConnections,
                     "55P03" => Self::LockTimeout,
@@ -407,6 +440,12 @@ impl DriverError {
         self.0.as_database_error().and_then(|e| e.code()).map(|code| code.into_owned())
     }
 
+    /// The server's routine that reported it: the same in every language.
+    fn routine(&self) -> Option<&str> {
+        let error = self.0.as_database_error()?;
+        error.try_downcast_ref::<PgDatabaseError>()?.routine()
+    }
+
     /// The whole error, values and all.
     pub fn into_sqlx(self) -> sqlx::Error {
         self.0
@@ -432,6 +471,9 @@ impl fmt::Display for DriverError {
                         if let Some(name) = name {
                             write!(f, ", {what} {name}")?;
                         }
+                    }
+                    if self.routine().is_some_and(|routine| NAMING_ROUTINES.contains(&routine)) {
+                        write!(f, ", {}", e.message())?;
                     }
                 }
                 Ok(())

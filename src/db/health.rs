@@ -90,7 +90,7 @@ fn reason(error: &Error) -> &'static str {
         }
         Error::ConnectionLost(_) => "the connection to the server was lost",
         Error::PoolClosed => "the database handle was closed",
-        Error::AuthenticationFailed { .. } | Error::PermissionDenied => {
+        Error::AuthenticationFailed { .. } | Error::PermissionDenied(_) => {
             "the server refuses the user"
         }
         Error::DatabaseMissing { .. } => "the database does not exist",

@@ -4,13 +4,15 @@
 use uuid::Uuid;
 
 use super::conn::Conn;
-use super::error::{Error, Result};
+use super::error::{Denied, Error, Result};
 
 impl Conn<'_> {
     /// Refuses what a call asks for another user than the owner.
     pub(crate) fn check_owner(&self, user_id: impl Into<Uuid>) -> Result<()> {
         match self.owner() {
-            Some(owner) if owner != user_id.into() => Err(Error::PermissionDenied),
+            Some(owner) if owner != user_id.into() => {
+                Err(Error::PermissionDenied(Denied::OtherUser))
+            }
             _ => Ok(()),
         }
     }

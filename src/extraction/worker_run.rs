@@ -332,7 +332,7 @@ fn is_final(error: &Error) -> bool {
         Error::PoolClosed
             | Error::InvalidInput(_)
             | Error::SchemaMismatch(_)
-            | Error::PermissionDenied
+            | Error::PermissionDenied(_)
             | Error::ReadOnly
     )
 }

@@ -3,23 +3,26 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::db::{Error, InvalidInput};
+use crate::db::{Error, ErrorKind};
 
 /// Seconds after which a client may try again when the database was not to be had.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
-/// The status that [`Error`] answers with.
+/// Returns the status that [`Error`] answers with, by its [`kind`](Error::kind).
 ///
 /// | error | status | `code` |
 /// |---|---|---|
 /// | `NotFound` | 404 | `not_found` |
+/// | a row refers to one that does not exist (`ForeignKey`) | 404 | `not_found` |
+/// | the same by a key of the application's own, which may also be referred to | 409 | `reference` |
 /// | `Conflict` | 409 | `conflict` |
-/// | `ForeignKey` | 409 | `reference` |
 /// | `LeaseLost` | 409 | `lease_lost` |
 /// | `InvalidInput`, `Check` | 422 | `invalid_input` |
+/// | the call or the row is another user's (`PermissionDenied`) | 403 | `forbidden` |
 /// | no connection, a lost one, a timeout, a collision that was not repeated | 503 | `unavailable` |
+/// | the server takes no writes (`ReadOnly`), as during a switch-over | 503 | `unavailable` |
 /// | `CommitUnknown`: it may have happened, so trying again is not for a machine to decide | 500 | `outcome_unknown` |
-/// | all others, `WouldDeadlock` among them: a mistake in the program | 500 | `internal` |
+/// | all others, a missing privilege and `WouldDeadlock` among them: a mistake in the program | 500 | `internal` |
 ///
 /// For applications whose error bodies look different.
 ///
@@ -34,44 +37,45 @@ pub fn status(error: &Error) -> StatusCode {
 }
 
 fn class(error: &Error) -> (StatusCode, &'static str) {
-    match error {
-        Error::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
-        Error::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
-        Error::ForeignKey(_) => (StatusCode::CONFLICT, "reference"),
-        Error::LeaseLost => (StatusCode::CONFLICT, "lease_lost"),
-        Error::InvalidInput(_) | Error::Check(_) => {
-            (StatusCode::UNPROCESSABLE_ENTITY, "invalid_input")
+    match error.kind() {
+        ErrorKind::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+        ErrorKind::Conflict => (
+            StatusCode::CONFLICT,
+            match error {
+                Error::ForeignKey(_) => "reference",
+                Error::LeaseLost => "lease_lost",
+                _ => "conflict",
+            },
+        ),
+        ErrorKind::InvalidInput => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_input"),
+        ErrorKind::PermissionDenied if error.is_of_another_user() => {
+            (StatusCode::FORBIDDEN, "forbidden")
         }
-        Error::Unreachable { .. }
-        | Error::ConnectTimeout { .. }
-        | Error::TooManyConnections
-        | Error::PoolTimedOut { .. }
-        | Error::PoolClosed
-        | Error::ConnectionLost(_)
-        | Error::SerializationFailure
-        | Error::Deadlock
-        | Error::LockTimeout
-        | Error::StatementTimeout
-        | Error::DeadlineExceeded => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-        Error::CommitUnknown { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "outcome_unknown"),
-        _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        ErrorKind::Unavailable | ErrorKind::Collision => {
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+        }
+        ErrorKind::OutcomeUnknown => (StatusCode::INTERNAL_SERVER_ERROR, "outcome_unknown"),
+        ErrorKind::PermissionDenied | ErrorKind::Setup | ErrorKind::Internal => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "internal")
+        }
     }
 }
 
-fn message(error: &Error) -> String {
-    match error {
-        Error::NotFound(what) => format!("{what} not found"),
-        Error::Conflict(_) => "it exists already".into(),
-        Error::ForeignKey(_) => "it refers to something that does not exist, or is in use".into(),
-        Error::InvalidInput(InvalidInput { field, reason }) => format!("{field} {reason}"),
-        Error::LeaseLost => "another worker has it, or it has ended".into(),
-        Error::Check(_) => "a value is not allowed".into(),
-        Error::CommitUnknown { .. } => "whether it was stored is unknown".into(),
-        error if status(error) == StatusCode::SERVICE_UNAVAILABLE => {
-            "temporarily unavailable, try again".into()
-        }
-        _ => "internal error".into(),
-    }
+fn message(error: &Error, code: &str) -> String {
+    let message = match (error, code) {
+        (Error::NotFound(row), _) => return format!("{row} not found"),
+        (Error::InvalidInput(invalid), _) => return invalid.to_string(),
+        (_, "not_found") => "a row that this refers to was not found",
+        (_, "reference") => "it refers to a row that does not exist, or is referred to",
+        (_, "lease_lost") => "another worker has it, or it has ended",
+        (_, "conflict") => "it exists already",
+        (_, "invalid_input") => "a value is not allowed",
+        (_, "forbidden") => "it belongs to another user",
+        (_, "unavailable") => "temporarily unavailable, try again",
+        (_, "outcome_unknown") => "whether it was stored is unknown",
+        _ => "internal error",
+    };
+    message.into()
 }
 
 /// The [`status`](crate::web::status) of its class, and a body of the form
@@ -85,7 +89,7 @@ fn message(error: &Error) -> String {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let (status, code) = class(&self);
-        let mut response = body(status, code, &message(&self));
+        let mut response = body(status, code, &message(&self, code));
         // With its sources; none of them prints a value.
         let error = &self as &dyn std::error::Error;
         if status == StatusCode::SERVICE_UNAVAILABLE {

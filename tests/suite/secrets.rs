@@ -401,7 +401,7 @@ async fn what_fails_at_commit_shows_no_value(pool: PgPool) {
             .unwrap();
     }
     let error = failed(uow.commit().await);
-    assert!(matches!(error, Error::Conflict(chancery::Constraint::Other)), "{error:?}");
+    assert!(matches!(error, Error::Conflict(chancery::Constraint::Other(_))), "{error:?}");
     assert_clean(&log.text());
 }
 

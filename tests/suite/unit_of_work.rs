@@ -178,7 +178,9 @@ async fn a_constraint_checked_at_commit_is_that_constraints_error(pool: PgPool) 
     let mut uow = Database::from_pool(pool).begin().await.unwrap();
     sqlx::query("insert into children values (1)").execute(uow.executor()).await.unwrap();
     let committed = uow.commit().await;
-    assert!(matches!(committed, Err(Error::ForeignKey(Constraint::Other))), "{committed:?}");
+    assert!(matches!(committed, Err(Error::ForeignKey(Constraint::Other(_)))), "{committed:?}");
+    let key = committed.unwrap_err().constraint().unwrap();
+    assert_eq!(key.name(), "children_parent_fkey");
 }
 
 #[sqlx::test(migrator = "chancery::MIGRATOR")]

@@ -14,7 +14,7 @@ const CANARY: &str = "c4n4ry";
 #[derive(Debug)]
 struct Report {
     sqlstate: Option<&'static str>,
-    constraint: Option<&'static str>,
+    constraint: Option<String>,
 }
 
 impl fmt::Display for Report {
@@ -35,7 +35,7 @@ impl DatabaseError for Report {
     }
 
     fn constraint(&self) -> Option<&str> {
-        self.constraint
+        self.constraint.as_deref()
     }
 
     fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
@@ -55,7 +55,8 @@ impl DatabaseError for Report {
     }
 }
 
-fn reported(sqlstate: &'static str, constraint: Option<&'static str>) -> sqlx::Error {
+fn reported(sqlstate: &'static str, constraint: Option<&str>) -> sqlx::Error {
+    let constraint = constraint.map(str::to_owned);
     sqlx::Error::Database(Box::new(Report { sqlstate: Some(sqlstate), constraint }))
 }
 
@@ -81,7 +82,8 @@ macro_rules! assert_error {
 #[test]
 fn a_refused_row_names_its_constraint() {
     use Constraint::{MessagesRoleCheck, Other, SessionsUserIdFkey, UsersEmailKey};
-    let from = |sqlstate, name| Error::from(reported(sqlstate, name));
+    let name = |error: Error| error.constraint().unwrap().name().to_owned();
+    let from = |sqlstate, name: Option<&str>| Error::from(reported(sqlstate, name));
     assert_error!(from("23505", Some("users_email_key")), Error::Conflict(UsersEmailKey));
     assert_error!(from("23P01", Some("users_email_key")), Error::Conflict(UsersEmailKey));
     assert_error!(
@@ -90,9 +92,16 @@ fn a_refused_row_names_its_constraint() {
     );
     assert_error!(from("23514", Some("messages_role_check")), Error::Check(MessagesRoleCheck));
     // The application's own, and those of a server that names none.
-    assert_error!(from("23505", Some("their_key")), Error::Conflict(Other));
-    assert_error!(from("23505", None), Error::Conflict(Other));
-    assert_eq!(from("23503", None).constraint(), Some(Other));
+    assert_error!(from("23505", Some("their_key")), Error::Conflict(Other(_)));
+    assert_eq!(name(from("23505", Some("their_key"))), "their_key");
+    assert_eq!(name(from("23505", Some("their_p3_key"))), "their_p3_key");
+    // As long as PostgreSQL keeps a name, and no longer, whatever a trigger says.
+    for (reported, kept) in [("n".repeat(63), "n".repeat(63)), ("é".repeat(40), "é".repeat(31))] {
+        assert_eq!(name(from("23514", Some(&reported))), kept);
+    }
+    assert_error!(from("23505", None), Error::Conflict(Other(_)));
+    assert_eq!(name(from("23503", None)), "");
+    assert_eq!(from("23503", None).constraint().unwrap().to_string(), "(unnamed)");
     assert_eq!(from("23502", Some("users_email_key")).constraint(), None);
 }
 
@@ -103,7 +112,7 @@ fn each_sqlstate_that_has_a_variant_gets_it() {
     assert_error!(from("25006"), Error::ReadOnly);
     assert_error!(from("40001"), Error::SerializationFailure);
     assert_error!(from("40P01"), Error::Deadlock);
-    assert_error!(from("42501"), Error::PermissionDenied);
+    assert_error!(from("42501"), Error::PermissionDenied(Denied::Privilege(_)));
     assert_error!(from("42P01"), Error::SchemaMismatch(_));
     assert_error!(from("42703"), Error::SchemaMismatch(_));
     assert_error!(from("53300"), Error::TooManyConnections);

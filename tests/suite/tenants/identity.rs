@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chancery::{
-    Constraint, Database, Error, IsolationLevel, NewMessage, TemplateType, TransactionOptions,
-    UserId,
+    Constraint, Database, Denied, Error, IsolationLevel, NewMessage, TemplateType,
+    TransactionOptions, UserId,
 };
 use futures_util::future::join_all;
 use sqlx::PgPool;
@@ -62,7 +62,7 @@ async fn commit_rollback_drop_and_errors_end_it(pool: PgPool) {
     db.as_user(user).conversations().list_by_user(user, 10, 0).await.unwrap();
     clean().await;
     let failed = db.as_user(user).config().delete("theme").await;
-    assert!(matches!(failed, Err(Error::PermissionDenied)), "{failed:?}");
+    assert!(matches!(failed, Err(Error::PermissionDenied(_))), "{failed:?}");
     clean().await;
     let mut uow = db.as_user(user).begin().await.unwrap();
     let failed = sqlx::query("select 1 / 0").execute(uow.executor()).await;
@@ -278,7 +278,7 @@ async fn a_login_role_for_users_alone_sees_nothing_without_one(pool: PgPool) {
         .unwrap();
     assert!(uow.users().get_by_id(user).await.unwrap().is_none());
     let escaped = sqlx::query("set role chancery_service").execute(uow.executor()).await;
-    assert!(matches!(escaped.map_err(Error::from), Err(Error::PermissionDenied)));
+    assert!(matches!(escaped.map_err(Error::from), Err(Error::PermissionDenied(_))));
     drop(uow);
     db.close().await;
     execute(&pool, &format!("drop role \"{login}\"")).await;
@@ -296,7 +296,9 @@ async fn an_applications_own_table_is_protected_by_four_statements(pool: PgPool)
             .fetch_all(db.as_user(user).executor())
             .await?)
     };
-    assert!(matches!(amounts(user).await, Err(Error::PermissionDenied)));
+    let missing = amounts(user).await.unwrap_err();
+    assert!(matches!(missing, Error::PermissionDenied(Denied::Privilege(_))), "{missing:?}");
+    assert!(missing.to_string().contains("invoices"), "{missing}");
     execute(
         &pool,
         "alter table invoices enable row level security, force row level security;
@@ -316,7 +318,9 @@ async fn an_applications_own_table_is_protected_by_four_statements(pool: PgPool)
     };
     bill(user, user, 1).await.unwrap();
     bill(other, other, 2).await.unwrap();
-    assert!(matches!(bill(user, other, 3).await, Err(Error::PermissionDenied)));
+    let refused = bill(user, other, 3).await.unwrap_err();
+    assert!(matches!(refused, Error::PermissionDenied(Denied::Row(_))), "{refused:?}");
+    assert!(refused.to_string().contains("invoices"), "{refused}");
     assert_eq!(amounts(user).await.unwrap(), [1]);
     let all: i64 =
         sqlx::query_scalar("select count(*) from invoices").fetch_one(db.executor()).await.unwrap();
@@ -357,7 +361,7 @@ async fn a_document_that_somebody_else_has_is_refused_and_not_shown(pool: PgPool
     let made = db.as_user(stranger).documents().create(same.clone()).await;
     assert!(matches!(made, Err(Error::Conflict(Constraint::DocumentsFileHashKey))), "{made:?}");
     let got = db.as_user(stranger).documents().create_or_get(same).await;
-    assert!(matches!(got, Err(Error::PermissionDenied)), "{got:?}");
+    assert!(matches!(got, Err(Error::PermissionDenied(_))), "{got:?}");
     assert_eq!(db.documents().get_by_id(world.document.id).await.unwrap().unwrap(), world.document);
     tenants.end().await;
 }

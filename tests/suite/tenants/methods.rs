@@ -198,7 +198,7 @@ pub fn nothing(name: &str, outcome: Result<usize>) {
         Ok(0)
         | Err(
             Error::NotFound(_)
-            | Error::PermissionDenied
+            | Error::PermissionDenied(_)
             | Error::ForeignKey(_)
             | Error::LeaseLost
             | Error::TransactionAborted,

@@ -1,6 +1,6 @@
 //! The owner form: statements that name the owner of what they are about.
 
-use chancery::{Constraint, Error, MessageDraft, NewChunk, NewMessage, PageRequest};
+use chancery::{Constraint, Denied, Error, MessageDraft, NewChunk, NewMessage, PageRequest};
 use sqlx::PgPool;
 
 use super::methods::{Case, Everything, cases, nothing};
@@ -151,7 +151,7 @@ async fn a_call_that_names_another_user_is_refused_before_the_server(pool: PgPoo
                 db.as_user(stranger).$repository().$method($($argument),*).await.map(drop),
             ] {
                 assert!(
-                    matches!(outcome, Err(Error::PermissionDenied)),
+                    matches!(outcome, Err(Error::PermissionDenied(Denied::OtherUser))),
                     "{}: {outcome:?}", stringify!($method)
                 );
             }

@@ -7,12 +7,16 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use axum::{Router, routing};
-use chancery::{Constraint, Database, DatabaseConfig, Error, NewUser, Result};
+use chancery::{
+    Constraint, ConversationId, Database, DatabaseConfig, Denied, Error, NewMessage, NewUser,
+    Result, UserId,
+};
 use http_body_util::BodyExt;
 use serde_json::json;
 use sqlx::PgPool;
 
 use super::{Answer, Log, serve};
+use crate::support;
 
 async fn answer(error: Error) -> Answer {
     let (parts, body) = error.into_response().into_parts();
@@ -27,7 +31,10 @@ async fn every_class_has_its_status_and_code_and_tells_nothing_more() {
     for (status, code, error) in [
         (404, "not_found", Error::NotFound("user")),
         (409, "conflict", Error::Conflict(Constraint::UsersEmailKey)),
-        (409, "reference", Error::ForeignKey(Constraint::UsersEmailKey)),
+        (404, "not_found", Error::ForeignKey(Constraint::MessagesConversationIdFkey)),
+        (409, "lease_lost", Error::LeaseLost),
+        (403, "forbidden", Error::PermissionDenied(Denied::OtherUser)),
+        (503, "unavailable", Error::ReadOnly),
         (422, "invalid_input", Error::Check(Constraint::UsersEmailKey)),
         (422, "invalid_input", Error::InvalidInput(invalid)),
         (503, "unavailable", Error::PoolClosed),
@@ -50,8 +57,6 @@ async fn every_class_has_its_status_and_code_and_tells_nothing_more() {
         (500, "internal", Error::DatabaseMissing { database: "canary".into() }),
         (500, "internal", Error::TransactionAborted),
         (500, "internal", Error::WouldDeadlock),
-        (500, "internal", Error::PermissionDenied),
-        (500, "internal", Error::ReadOnly),
         (500, "internal", DatabaseConfig::from_url("canary").unwrap_err().into()),
     ] {
         let name = format!("{error:?}");
@@ -144,4 +149,35 @@ async fn a_server_that_is_not_there_is_unavailable(_pool: PgPool) {
     assert_eq!((answer.status.as_u16(), &*answer.code()), (503, "unavailable"));
     assert_eq!(answer.headers["retry-after"], "1");
     assert!(!answer.text.contains("canary") && !answer.text.contains(&port.to_string()));
+}
+
+/// What handlers written as in the module's documentation answer with, without a look first.
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn rows_of_nobody_and_of_others_are_not_a_mistake_of_the_program(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    let owner = support::user(&db).await;
+    let other = support::user(&db).await;
+    let say = async |State(db): State<Database>, Path(id): Path<ConversationId>| -> Result<()> {
+        db.messages().create(NewMessage::user(id, "Why the Moon?")).await.map(drop)
+    };
+    let list =
+        async |State(db): State<Database>, Path(ids): Path<(UserId, UserId)>| -> Result<()> {
+            db.as_user(ids.0).conversations().list_by_user(ids.1, 10, 0).await.map(drop)
+        };
+    let server = serve(
+        Router::new()
+            .route("/conversations/{id}", routing::get(say))
+            .route("/users/{id}/of/{other}", routing::get(list))
+            .with_state(db),
+    )
+    .await;
+    for (path, status, code) in [
+        (format!("/conversations/{}", ConversationId::new()), 404, "not_found"),
+        (format!("/users/{}/of/{}", owner.id, other.id), 403, "forbidden"),
+        (format!("/users/{}/of/{}", owner.id, owner.id), 200, ""),
+    ] {
+        let answer = server.get(&path).await;
+        assert_eq!(answer.status.as_u16(), status, "{path}: {}", answer.text);
+        assert!(status == 200 || answer.code() == code, "{path}: {}", answer.text);
+    }
 }

@@ -251,6 +251,8 @@ async fn a_turn_is_appended_whole_or_not_at_all(pool: PgPool) {
 
     let nowhere = format!("/conversations/{}/messages", ConversationId::new());
     assert_eq!(server.post(&nowhere, turn("")).await.status, 404);
+    let unknown = server.get(&nowhere).await;
+    assert_eq!((unknown.status.as_u16(), &*unknown.code()), (404, "not_found"));
 }
 
 /// A streamed answer, read as it comes.
