@@ -162,6 +162,14 @@ impl Database {
                     }
                 })
             })
+            .after_connect(|_, _| {
+                tracing::debug!(
+                    target: "chancery",
+                    event = "database.session_created",
+                    "the pool opened a connection"
+                );
+                Box::pin(async { Ok(()) })
+            })
             .connect_lazy_with(connect_options);
         let options = LeaseOptions {
             connect: config.connect_timeout(),

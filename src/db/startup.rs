@@ -23,7 +23,9 @@ impl Database {
     /// `initializing_database`, `database.connection_initialized` (address, database, server
     /// version, pool sizes), `database_connection_successful`, `database_tables_created` (how many
     /// migrations were applied); at level ERROR `database.connection_failed` or
-    /// `database_initialization_failed`.
+    /// `database_initialization_failed`. Later, at level DEBUG, `database.session_created` for each
+    /// session that the pool opens on the server and for each unit of work; at the end
+    /// `database.closed`.
     ///
     /// ```no_run
     /// use chancery::{Database, DatabaseConfig, Startup};

@@ -2,6 +2,9 @@
 
 use chancery::{Database, DatabaseConfig, Error, MigrationError, Startup};
 use sqlx::PgPool;
+use tracing::Level;
+
+use crate::support::events::Events;
 
 /// The configuration that leads to the test's own database.
 fn config(pool: &PgPool) -> DatabaseConfig {
@@ -35,4 +38,52 @@ async fn starting_with_check_refuses_a_schema_that_is_not_current(pool: PgPool) 
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// The level and name of each event that this crate has logged.
+fn logged(events: &Events) -> Vec<(Level, String)> {
+    let name = |fields: &str| Some(fields.split_once("event=\"")?.1.split_once('"')?.0.to_owned());
+    let ours = events.take().into_iter().filter(|(_, target, _)| target == "chancery");
+    ours.filter_map(|(level, _, fields)| Some((level, name(&fields)?))).collect()
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_start_is_told_by_the_specified_events(pool: PgPool) {
+    let events = Events::capture();
+    let db = Database::init(&config(&pool), Startup::Migrate).await.unwrap();
+    let started = logged(&events);
+    let first_and_last = [
+        "initializing_database",
+        "database.connection_initialized",
+        "database_connection_successful",
+        "database_tables_created",
+    ];
+    let told: Vec<_> = started.iter().filter(|(level, _)| *level == Level::INFO).collect();
+    let told: Vec<_> = told.iter().map(|(_, name)| &**name).collect();
+    let specified: Vec<_> = told.into_iter().filter(|name| first_and_last.contains(name)).collect();
+    assert_eq!(specified, first_and_last);
+
+    // One of the server's for the first call, then one for the unit of work that uses it.
+    db.projects().count().await.unwrap();
+    let session = (Level::DEBUG, "database.session_created".to_owned());
+    assert_eq!(logged(&events), [session.clone()]);
+    db.begin().await.unwrap().commit().await.unwrap();
+    assert_eq!(logged(&events), [session]);
+    assert!(db.close().await);
+    assert_eq!(logged(&events), [(Level::INFO, "database.closed".to_owned())]);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_start_that_fails_is_told_by_the_specified_events(pool: PgPool) {
+    let events = Events::capture();
+    Database::init(&config(&pool), Startup::Check).await.unwrap_err();
+    let failed = (Level::ERROR, "database_initialization_failed".to_owned());
+    assert!(logged(&events).contains(&failed));
+
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let nowhere =
+        DatabaseConfig::from_url(&format!("postgres://app@127.0.0.1:{port}/app")).unwrap();
+    Database::connect(&nowhere).await.unwrap_err();
+    assert_eq!(logged(&events), [(Level::ERROR, "database.connection_failed".to_owned())]);
 }
