@@ -12,11 +12,17 @@ use std::{
 use crate::{
     StartError,
     identity::{Identity, run, text},
+    libraries,
 };
 
 const OLDEST: u32 = 15;
 const FETCHED_BY_DEFAULT: u32 = 17;
 const PROGRAMS: [&str; 3] = ["postgres", "initdb", "pg_ctl"];
+
+/// What the package takes from the machine, by the names of Debian and Ubuntu, and of Fedora.
+const LIBRARIES: &str = "\
+`apt-get install libxml2 libgssapi-krb5-2 libssl3 libzstd1 liblz4-1 zlib1g`, \
+`dnf install libxml2 krb5-libs openssl-libs libzstd lz4-libs zlib`";
 
 const HOW_TO_GET_ONE: &str = "\
 Any one of these helps:
@@ -28,6 +34,8 @@ Any one of these helps:
 /// Where to look. Made from the environment, except in tests.
 pub(crate) struct Search {
     bin_dir: Option<PathBuf>,
+    /// What is installed is passed over.
+    fetched: bool,
     version: Option<u32>,
     path: Vec<PathBuf>,
     packages: Vec<PathBuf>,
@@ -51,6 +59,7 @@ impl Search {
         };
         Ok(Self {
             bin_dir: set("PG_BIN_DIR").map(PathBuf::from),
+            fetched: set("PG_FETCHED").is_some_and(|value| value != "0"),
             version,
             path: set("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default(),
             packages: package_folders(),
@@ -60,7 +69,7 @@ impl Search {
 
     /// The folder of the programs.
     pub(crate) fn find(&self, identity: Identity) -> Result<PathBuf, StartError> {
-        if let Some(folder) = &self.bin_dir {
+        if let Some(folder) = self.bin_dir.as_ref().filter(|_| !self.fetched) {
             let (found, version) = server_in(folder).map_err(|problem| {
                 StartError::new(format!("PG_BIN_DIR={}: {problem}", folder.display()))
             })?;
@@ -74,7 +83,7 @@ impl Search {
                 )));
             }
         }
-        if let Some(found) = self.installed() {
+        if let Some(found) = (!self.fetched).then(|| self.installed()).flatten() {
             return Ok(found);
         }
         let version = self.version.unwrap_or(FETCHED_BY_DEFAULT);
@@ -83,9 +92,12 @@ impl Search {
                 Some(version) => format!("PostgreSQL {version} (PG_VERSION)"),
                 None => format!("PostgreSQL {OLDEST} or later"),
             };
+            let not_found = match self.fetched {
+                true => "was not looked for on this machine (PG_FETCHED)",
+                false => "was not found on this machine",
+            };
             StartError::new(format!(
-                "{wanted} was not found on this machine, and fetching it did not work: \
-                 {problem}\n{HOW_TO_GET_ONE}"
+                "{wanted} {not_found}, and fetching it did not work: {problem}\n{HOW_TO_GET_ONE}"
             ))
         })
     }
@@ -142,8 +154,17 @@ impl Search {
             result?;
         }
         drop(lock);
-        let (found, _) = server_in(&kept.join("bin"))
-            .map_err(|problem| format!("it was fetched but does not run: {problem}"))?;
+        let (found, _) = server_in(&kept.join("bin")).map_err(|problem| {
+            let missing = libraries::missing(&kept.join("bin"), "postgres");
+            match missing.is_empty() {
+                true => format!("it was fetched but does not run: {problem}"),
+                false => format!(
+                    "it was fetched but does not run: this machine lacks {}, which it does not \
+                     bring ({LIBRARIES})",
+                    missing.join(", ")
+                ),
+            }
+        })?;
         Ok(found)
     }
 
@@ -199,7 +220,7 @@ fn server_in(folder: &Path) -> Result<(PathBuf, u32), String> {
     if let Some(missing) = PROGRAMS.iter().find(|name| !folder.join(name).is_file()) {
         return Err(format!("it holds no `{missing}`"));
     }
-    let output = run(Command::new(&real).arg("--version"))?;
+    let output = run(libraries::beside(folder, Command::new(&real).arg("--version")))?;
     let printed = text(&output.stdout);
     // "postgres (PostgreSQL) 17.5 (Debian 17.5-1)", "postgres (PostgreSQL) 18beta1"
     let version = printed
@@ -281,6 +302,7 @@ mod tests {
         let cache = env::temp_dir().join(format!("private-postgres-test-{}", std::process::id()));
         Search {
             bin_dir: None,
+            fetched: false,
             version: None,
             path: Vec::new(),
             packages: Vec::new(),
@@ -306,6 +328,19 @@ mod tests {
             assert!(message.contains(hint), "no `{hint}` in: {message}");
         }
         fs::remove_dir_all(&search.caches[0]).unwrap();
+    }
+
+    #[test]
+    fn a_fetched_server_can_be_asked_for_where_one_is_installed() {
+        let identity = Identity::current().unwrap();
+        let installed = Search::from_env(identity).unwrap();
+        let cache = env::temp_dir().join(format!("private-postgres-ask-{}", std::process::id()));
+        let (python, caches) = (Vec::new(), vec![cache.clone()]);
+        // Without a python on its path it can't be fetched, and what is installed is not taken instead.
+        let search = Search { fetched: true, path: python, caches, ..installed };
+        let message = search.find(identity).unwrap_err().to_string();
+        assert!(message.contains("was not looked for on this machine (PG_FETCHED)"), "{message}");
+        fs::remove_dir_all(&cache).unwrap();
     }
 
     #[test]

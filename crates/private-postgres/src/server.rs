@@ -19,6 +19,7 @@ use crate::{
     binaries::Search,
     folder::{self, Folder},
     identity::{Identity, run, text},
+    libraries,
     watchdog::Watchdog,
 };
 
@@ -109,8 +110,7 @@ impl Builder {
         let identity = Identity::current()?;
         let found = Search::from_env(identity)?.find(identity)?;
 
-        let postgres = found.join("postgres");
-        let usable = run(identity.command(postgres).arg("--version")).is_ok();
+        let usable = run(program(identity, &found, "postgres").arg("--version")).is_ok();
         let parents = folder::parents();
         let folder = if usable {
             Folder::create(&parents, identity)?
@@ -342,8 +342,12 @@ impl Server {
         run(command.map_err(|error| error.to_string())?).map(drop)
     }
 
+    fn program(&self, name: &str) -> Command {
+        program(self.identity, &self.bin, name)
+    }
+
     fn pg_ctl(&self, action: &str) -> Command {
-        let mut command = self.identity.command(self.bin.join("pg_ctl"));
+        let mut command = self.program("pg_ctl");
         command.args([action, "--silent", "-t", "60", "-D"]);
         command.arg(&self.data);
         command
@@ -361,8 +365,7 @@ impl Server {
             .arg(&target))?;
         let owner = format!("{}:{}", self.identity.uid, self.identity.gid);
         run(Command::new("chown").args(["-R", &owner]).arg(&target))?;
-        let postgres = self.bin.join("postgres");
-        run(self.identity.command(postgres).arg("--version")).map(drop)
+        run(self.program("postgres").arg("--version")).map(drop)
     }
 
     /// A new file that only the server's user can read.
@@ -380,7 +383,7 @@ impl Server {
     fn init(&self) -> Result<(), StartError> {
         let password_file = self.folder.path.join("password");
         let initdb = |locale: &str| {
-            let mut command = self.identity.command(self.bin.join("initdb"));
+            let mut command = self.program("initdb");
             command.args(["-U", "postgres", "-E", "UTF8", "--no-sync", "--no-instructions"]);
             command.arg(format!("--locale={locale}"));
             match self.password {
@@ -405,7 +408,7 @@ impl Server {
 
     /// Makes the cluster as a copy of another server's, which it will follow.
     fn copy(&self, port: u16) -> Result<(), StartError> {
-        let mut command = self.identity.command(self.bin.join("pg_basebackup"));
+        let mut command = self.program("pg_basebackup");
         command.args(["--host=127.0.0.1", "--username=postgres", "--no-sync", "--no-manifest"]);
         command.args(["--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf"]);
         command.arg(format!("--port={port}")).arg("--pgdata").arg(&self.data);
@@ -447,6 +450,13 @@ impl Server {
             format!("the private PostgreSQL server did not start: {problem}\n{last}")
         })
     }
+}
+
+/// A program of the server, run as its user and with the libraries that lie beside it.
+fn program(identity: Identity, bin: &Path, name: &str) -> Command {
+    let mut command = identity.command(bin.join(name));
+    libraries::beside(bin, &mut command);
+    command
 }
 
 impl Drop for Server {

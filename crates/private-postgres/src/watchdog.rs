@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::identity::Identity;
+use crate::{identity::Identity, libraries};
 
 // $1 the program pg_ctl, $2 the data folder, $3 the whole folder.
 // - The first `read` returns when the owner closes its end of the pipe, by ending or on purpose, and
@@ -50,6 +50,9 @@ fn script(identity: Identity, pg_ctl: &Path, data: &Path, folder: &Path) -> Comm
         .stderr(Stdio::null())
         // A Ctrl-C is for the terminal's foreground group only.
         .process_group(0);
+    if let Some(bin) = pg_ctl.parent() {
+        libraries::beside(bin, &mut command);
+    }
     command
 }
 

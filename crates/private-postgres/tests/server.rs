@@ -1,10 +1,11 @@
 //! Real servers, started and ended in all the ways that they can be.
 
 use std::{
+    collections::BTreeSet,
     env,
     io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -20,6 +21,10 @@ struct Answer {
 }
 
 fn connect(port: u16, patience: Duration) -> io::Result<Answer> {
+    open(port, patience).map(|(_, answer)| answer)
+}
+
+fn open(port: u16, patience: Duration) -> io::Result<(TcpStream, Answer)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(patience))?;
     let body = b"user\0postgres\0database\0postgres\0\0";
@@ -30,29 +35,52 @@ fn connect(port: u16, patience: Duration) -> io::Result<Answer> {
 
     let mut authentication = None;
     loop {
-        let mut head = [0; 5];
-        stream.read_exact(&mut head)?;
-        let length = u32::from_be_bytes(head[1..].try_into().unwrap()) as usize;
-        let mut body = vec![0; length - 4];
-        stream.read_exact(&mut body)?;
-        match head[0] {
+        let (kind, body) = message(&mut stream)?;
+        match kind {
             b'R' => {
                 let code = u32::from_be_bytes(body[..4].try_into().unwrap());
                 authentication = Some(code);
                 if code != 0 {
                     let (authentication, ready) = (code, false);
-                    return Ok(Answer { authentication, ready });
+                    return Ok((stream, Answer { authentication, ready }));
                 }
             }
             b'Z' => {
-                return Ok(Answer {
-                    authentication: authentication.expect("an answer to the start packet first"),
-                    ready: true,
-                });
+                let authentication = authentication.expect("an answer to the start packet first");
+                return Ok((stream, Answer { authentication, ready: true }));
             }
-            b'E' => {
-                return Err(io::Error::other(String::from_utf8_lossy(&body).into_owned()));
-            }
+            _ => {}
+        }
+    }
+}
+
+/// The server's next message, if it is no error.
+fn message(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
+    let mut head = [0; 5];
+    stream.read_exact(&mut head)?;
+    let length = u32::from_be_bytes(head[1..].try_into().unwrap()) as usize;
+    let mut body = vec![0; length - 4];
+    stream.read_exact(&mut body)?;
+    match head[0] {
+        b'E' => Err(io::Error::other(String::from_utf8_lossy(&body).into_owned())),
+        kind => Ok((kind, body)),
+    }
+}
+
+/// The one value of each row that a statement returns.
+fn ask(port: u16, statement: &str) -> io::Result<Vec<String>> {
+    let (mut stream, _) = open(port, Duration::from_secs(20))?;
+    let mut packet = vec![b'Q'];
+    packet.extend((statement.len() as u32 + 5).to_be_bytes());
+    packet.extend(statement.as_bytes());
+    packet.push(0);
+    stream.write_all(&packet)?;
+    let mut values = Vec::new();
+    loop {
+        match message(&mut stream)? {
+            // How many columns, and how long the first is.
+            (b'D', row) => values.push(String::from_utf8_lossy(&row[6..]).into_owned()),
+            (b'Z', _) => return Ok(values),
             _ => {}
         }
     }
@@ -176,6 +204,35 @@ fn restart_recovers_a_server_that_was_killed() {
         assert_soon("it is seen to be dead", || server.postmaster_pid().is_none());
         server.restart().unwrap();
         assert_answers(server.port());
+    }
+}
+
+#[test]
+fn a_standby_follows_and_takes_no_library_from_elsewhere_that_lies_beside_its_programs() {
+    let primary = Server::start().unwrap();
+    if !primary.can_be_copied() {
+        eprintln!("SKIPPED: there is no pg_basebackup to make a standby with");
+        return;
+    }
+    let standby = Server::builder().standby_of(&primary).start().unwrap();
+    let receivers = "select pid from pg_stat_wal_receiver where status = 'streaming'";
+    assert_soon("the standby follows", || ask(standby.port(), receivers).unwrap().len() == 1);
+
+    // Where the system tells what a process has loaded.
+    let receiver = &ask(standby.port(), receivers).unwrap()[0];
+    let process = PathBuf::from("/proc").join(receiver);
+    if !process.join("maps").exists() {
+        return;
+    }
+    let program = process.join("exe").canonicalize().unwrap();
+    let beside = program.parent().unwrap().with_file_name("lib");
+    let maps = std::fs::read_to_string(process.join("maps")).unwrap();
+    let loaded: BTreeSet<_> =
+        maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..]))).collect();
+    assert!(loaded.iter().any(|file| file.to_string_lossy().contains("libpq.")), "{loaded:?}");
+    for file in loaded {
+        let own = beside.join(file.file_name().unwrap());
+        assert!(!own.exists() || own == file, "{} and not {}", file.display(), own.display());
     }
 }
 
