@@ -447,7 +447,11 @@ impl Server {
             let log = text(&log);
             let lines: Vec<&str> = log.lines().collect();
             let last = lines[lines.len().saturating_sub(20)..].join("\n");
-            format!("the private PostgreSQL server did not start: {problem}\n{last}")
+            let hint = match last.contains("parameter \"TimeZone\"") {
+                true => "\nThis machine has no time zones: install its package `tzdata`.",
+                false => "",
+            };
+            format!("the private PostgreSQL server did not start: {problem}\n{last}{hint}")
         })
     }
 }
