@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use chancery::{ConfigError, Database, DatabaseConfig, Error};
 use private_postgres::Server;
 use sqlx::{Connection, PgConnection, PgPool};
+use tokio::time::timeout;
 
-use crate::support::database::{config, connect, url};
+use crate::support::database::{PATIENCE, config, connect, url};
 
 const PASSWORD: &str = "canary-password";
 
@@ -16,7 +17,7 @@ async fn refused(url: &str) -> Error {
     let config = DatabaseConfig::from_url(url).unwrap();
     let started = Instant::now();
     let error = Database::connect(&config).await.unwrap_err();
-    assert!(started.elapsed() < Duration::from_secs(4), "took {:?}", started.elapsed());
+    assert!(started.elapsed() < PATIENCE, "took {:?}", started.elapsed());
     for shown in [format!("{error}"), format!("{error:?}")] {
         assert!(!shown.contains(PASSWORD), "{shown}");
     }
@@ -76,9 +77,7 @@ async fn a_listener_that_accepts_and_stays_silent_is_given_up_in_time() {
         .connect_timeout(Duration::from_millis(200))
         .build()
         .unwrap();
-    let started = Instant::now();
-    let error = Database::connect(&config).await.unwrap_err();
-    assert!(started.elapsed() < Duration::from_secs(1), "took {:?}", started.elapsed());
+    let error = timeout(PATIENCE, Database::connect(&config)).await.unwrap().unwrap_err();
     assert!(matches!(error, Error::ConnectTimeout { .. }), "{error:?}");
     says(&error, &[&address.to_string(), "200ms", "DATABASE_CONNECT_TIMEOUT"]);
     assert!(!format!("{error}{error:?}").contains(PASSWORD));

@@ -7,6 +7,7 @@ use chancery::{ClaimedDocument, Database, DocumentClaim, DocumentId, DocumentSta
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
+use crate::support::PATIENCE;
 use crate::support::intake::{document, documents, wide};
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -164,7 +165,7 @@ async fn nobody_waits_for_a_document_that_is_being_completed_or_takes_it(pool: P
     end_all_leases(&db).await;
     let mut uow = db.begin().await.unwrap();
     uow.documents().complete(&late[0].claim, None).await.unwrap();
-    let next = tokio::time::timeout(Duration::from_secs(20), claim(&db, 10)).await.unwrap();
+    let next = tokio::time::timeout(PATIENCE, claim(&db, 10)).await.unwrap();
     assert_eq!(next.len(), 1);
     assert_ne!(ids(&next), ids(&late));
     uow.commit().await.unwrap();

@@ -1,20 +1,22 @@
 //! Health: a true answer, in time, whatever happens to the server.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chancery::{Database, DatabaseConfig, Error, HealthStatus, MIGRATOR};
 use private_postgres::{Server, StopMode};
 use sqlx::PgPool;
+use tokio::time::timeout;
 
-use crate::support::database::{config, connect, eventually, url, value};
+use crate::support::database::{PATIENCE, config, connect, eventually, url, value};
 use crate::support::proxy::Proxy;
 
-const TIMEOUT: Duration = Duration::from_millis(500);
+/// Long enough for a server that answers, however busy the machine is.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Asks, and checks that the answer came in time.
 async fn health(db: &Database) -> chancery::Health {
     let health = db.health().await;
-    assert!(health.latency < TIMEOUT + Duration::from_millis(500), "took {:?}", health.latency);
+    assert!(health.latency < TIMEOUT + PATIENCE, "took {:?}", health.latency);
     assert_eq!(health.is_healthy(), health.error.is_none());
     health
 }
@@ -39,7 +41,7 @@ async fn as_json_it_is_what_an_endpoint_returns(pool: PgPool) {
     let db = connect(config(&pool).pool_size(2).max_overflow(1)).await;
     let mut json = serde_json::to_value(health(&db).await).unwrap();
     let latency = json["latency_ms"].take().as_f64().unwrap();
-    assert!(latency > 0.0 && latency < 1_000.0, "{latency}");
+    assert!(latency > 0.0 && latency < 60_000.0, "{latency}");
     assert!(json["server_version"].take().is_string());
     assert!(json["pool"]["size"].take().as_u64().unwrap() >= 1);
     assert!(json["pool"]["idle"].take().is_u64() && json["pool"]["in_use"].take().is_u64());
@@ -85,11 +87,11 @@ async fn a_pool_whose_connections_are_all_held_is_unhealthy(pool: PgPool) {
     assert!(health(&patient).await.is_healthy());
     patient.close().await;
 
-    let hasty = connect(config.pool_timeout(Duration::from_millis(200))).await;
+    let config = config.pool_timeout(Duration::from_secs(1)).health_timeout(PATIENCE);
+    let hasty = connect(config).await;
     let held = hasty.begin().await.unwrap();
     let busy = health(&hasty).await;
     assert_eq!(busy.error.as_deref(), Some("all connections are in use"));
-    assert!(busy.latency < TIMEOUT);
     held.rollback().await.unwrap();
     hasty.close().await;
 }
@@ -127,9 +129,8 @@ async fn a_network_that_went_silent_is_unhealthy_and_does_not_hold_up_closing(po
     let stuck = tokio::spawn(async move { uow.config().get("any").await.map(drop) });
     let silent = health(&db).await;
     assert_eq!(silent.error.as_deref(), Some("no answer in time (health_timeout)"));
-    let started = Instant::now();
-    assert!(!db.close().await, "closed, although a statement waits");
-    assert!(started.elapsed() < 2 * TIMEOUT, "took {:?}", started.elapsed());
+    let closed = timeout(PATIENCE, db.close()).await.expect("it ends");
+    assert!(!closed, "closed, although a statement waits");
     proxy.cut();
     let lost = stuck.await.unwrap();
     assert!(matches!(lost, Err(Error::ConnectionLost(_))), "{lost:?}");

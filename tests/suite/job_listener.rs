@@ -7,13 +7,13 @@ use serde_json::json;
 use sqlx::PgPool;
 use tokio::time::timeout;
 
-use crate::support::{eventually, job, new_job, project};
+use crate::support::{PATIENCE, eventually, job, new_job, project};
 
 const LONG: Duration = Duration::from_secs(3600);
 
 async fn assert_woken(listener: &mut JobListener) {
-    let woken = timeout(Duration::from_secs(10), listener.wait(LONG)).await;
-    assert!(woken.expect("woken within ten seconds"));
+    let woken = timeout(PATIENCE, listener.wait(LONG)).await;
+    assert!(woken.expect("woken"));
 }
 
 /// Nothing is on its way: what was sent before on another connection has arrived by now.

@@ -1,7 +1,7 @@
 //! What becomes of jobs when workers, leases and connections are lost.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chancery::{Database, JobStatus, WorkerOptions};
@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::job_worker::{OPTIONS, endless, get, named, start, terminate, told, until};
-use crate::support::{eventually, job, jobs, new_job, project};
+use crate::support::{PATIENCE, eventually, job, jobs, new_job, project};
 
 #[sqlx::test(migrator = "chancery::MIGRATOR")]
 async fn a_worker_that_is_dropped_stops_and_its_job_is_done_by_another(pool: PgPool) {
@@ -78,17 +78,26 @@ async fn eight_workers_complete_ten_thousand_jobs_once_each_though_one_is_killed
     let (half, mut at_half) = mpsc::unbounded_channel();
     let begun = Arc::new(AtomicUsize::new(0));
     let mut workers = Vec::new();
+    let stuck = Arc::new(AtomicBool::new(false));
     for i in 0..8 {
         let own = named(&pool, &format!("worker {i}"), 4).await;
-        let (begun, half) = (begun.clone(), half.clone());
+        let (begun, half, stuck) = (begun.clone(), half.clone(), stuck.clone());
         workers.push(start(&own, options, move |_| {
+            // The one that dies has a job in its hands.
+            let sticks = i == 0 && !stuck.swap(true, Ordering::SeqCst);
             if begun.fetch_add(1, Ordering::SeqCst) == JOBS as usize / 3 {
                 half.send(()).unwrap();
             }
-            async { Ok(json!({"tokens": 3})) }
+            async move {
+                if sticks {
+                    std::future::pending::<()>().await;
+                }
+                Ok(json!({"tokens": 3}))
+            }
         }));
     }
-    timeout(Duration::from_secs(30), at_half.recv()).await.unwrap();
+    timeout(2 * PATIENCE, at_half.recv()).await.unwrap();
+    eventually("the first has a job", async || stuck.load(Ordering::SeqCst)).await;
     // One dies, and another loses its connections, each with jobs in its hands.
     workers.remove(0).task.abort();
     assert!(terminate(&pool, "worker 1").await > 0);
@@ -98,7 +107,7 @@ async fn eight_workers_complete_ten_thousand_jobs_once_each_though_one_is_killed
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(Duration::from_secs(40), all).await.expect("all jobs done");
+    timeout(2 * PATIENCE, all).await.expect("all jobs done");
     for worker in workers {
         worker.stop().await;
     }

@@ -10,7 +10,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use tokio::time::timeout;
 
-use crate::support::{job, jobs, new_job, project};
+use crate::support::{PATIENCE, job, jobs, new_job, project};
 
 const LEASE: Duration = Duration::from_secs(60);
 const RETRY: RetryPolicy =
@@ -123,7 +123,7 @@ async fn jobs_that_another_transaction_is_taking_are_passed_over(pool: PgPool) {
     let mut uow = db.begin().await.unwrap();
     let first = uow.extraction_jobs().claim(2, LEASE).await.unwrap();
     // Does not wait for the first two, and no more than two were locked.
-    let second = timeout(Duration::from_secs(5), claim(&db, 10)).await.unwrap();
+    let second = timeout(PATIENCE, claim(&db, 10)).await.unwrap();
     assert_eq!(ids(&first), [jobs[0].id, jobs[1].id]);
     assert_eq!(ids(&second), [jobs[2].id, jobs[3].id, jobs[4].id]);
     uow.rollback().await.unwrap();
@@ -193,7 +193,7 @@ async fn heartbeats_tell_what_is_lost_and_wait_for_nobody(pool: PgPool) {
     let mut uow = db.begin().await.unwrap();
     uow.extraction_jobs().complete(leases[3], json!(1)).await.unwrap();
     let beating = async { db.extraction_jobs().heartbeat_many(&leases, LEASE * 10).await };
-    let lost = timeout(Duration::from_secs(5), beating).await.unwrap().unwrap();
+    let lost = timeout(PATIENCE, beating).await.unwrap().unwrap();
     assert_eq!(lost, leases[..2]);
     assert!(seconds_until(&db, leases[4].job_id(), false).await > 500.0);
     uow.commit().await.unwrap();

@@ -71,8 +71,8 @@ async fn caught_up(standby: &Server, token: ReadToken) {
 async fn a_read_after_a_token_is_never_stale_and_without_one_it_is() {
     let Some((primary, standby)) = pair().await else { return };
     // What waits for a standby that is gone shall not wait for long.
-    let config = config(&primary, &standby).pool_timeout(Duration::from_secs(1));
-    let db = connect(config.health_timeout(Duration::from_millis(500))).await;
+    let config = config(&primary, &standby).pool_timeout(Duration::from_secs(3));
+    let db = connect(config.health_timeout(Duration::from_secs(3))).await;
     let (mut stale, mut slow) = (0, Vec::new());
     for _ in 0..1_000 {
         let mut uow = db.begin().await.unwrap();
@@ -94,6 +94,13 @@ async fn a_read_after_a_token_is_never_stale_and_without_one_it_is() {
 
     // A standby that replays nothing more.
     on(&standby, &["select pg_wal_replay_pause()"]).await;
+    let paused = sqlx::PgPool::connect(&standby.url("postgres")).await.unwrap();
+    eventually("it pauses, and not only means to", async || {
+        let state = "select pg_get_wal_replay_pause_state() = 'paused'";
+        sqlx::query_scalar(state).fetch_one(&paused).await.unwrap()
+    })
+    .await;
+    paused.close().await;
     let (mut without, mut with) = (0, 0);
     for _ in 0..100 {
         let user = user(&db).await;

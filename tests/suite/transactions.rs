@@ -11,9 +11,9 @@ use chancery::{
 use futures_util::future::join_all;
 use serde_json::json;
 use sqlx::PgPool;
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Semaphore};
 
-use crate::support::database::value;
+use crate::support::database::{config, connect, value};
 use crate::support::user;
 
 fn isolated(level: IsolationLevel) -> TransactionOptions {
@@ -182,19 +182,27 @@ async fn a_deadlock_is_repeated(pool: PgPool) {
     let db = Database::from_pool(pool);
     set_number(&db, "a", 0).await;
     set_number(&db, "b", 0).await;
-    let (attempts, barrier) = (AtomicU32::new(0), Barrier::new(2));
+    let (attempts, barrier, ended) = (AtomicU32::new(0), Barrier::new(2), Semaphore::new(0));
     let run = async |one, other| {
         let first = AtomicBool::new(true);
-        db.transaction(async |uow| {
-            attempts.fetch_add(1, SeqCst);
-            sqlx::query("set local deadlock_timeout = '20ms'").execute(uow.executor()).await?;
-            add_one(uow, one).await?;
-            if first.swap(false, SeqCst) {
-                barrier.wait().await;
-            }
-            add_one(uow, other).await
-        })
-        .await
+        let outcome = db
+            .transaction(async |uow| {
+                attempts.fetch_add(1, SeqCst);
+                let first = first.swap(false, SeqCst);
+                if !first {
+                    // The one that was not chosen is through: there is no second deadlock.
+                    ended.acquire().await.unwrap().forget();
+                }
+                sqlx::query("set local deadlock_timeout = '20ms'").execute(uow.executor()).await?;
+                add_one(uow, one).await?;
+                if first {
+                    barrier.wait().await;
+                }
+                add_one(uow, other).await
+            })
+            .await;
+        ended.add_permits(1);
+        outcome
     };
     let (one, other) = tokio::join!(run("a", "b"), run("b", "a"));
     one.unwrap();
@@ -205,15 +213,24 @@ async fn a_deadlock_is_repeated(pool: PgPool) {
 
 #[sqlx::test(migrator = "chancery::MIGRATOR")]
 async fn sixteen_tasks_counting_in_one_value_lose_nothing(pool: PgPool) {
-    let db = Database::from_pool(pool);
+    let db = connect(config(&pool).pool_size(16)).await;
     for level in [IsolationLevel::RepeatableRead, IsolationLevel::Serializable] {
         set_number(&db, "n", 0).await;
         let attempts = Arc::new(AtomicU32::new(0));
+        let all_have_read = Arc::new(Barrier::new(16));
+        // One of them may lose to the others more often than is usual.
+        let options = isolated(level).max_attempts(1_000);
         let tasks = (0..16).map(|_| {
             let (db, attempts) = (db.clone(), Arc::clone(&attempts));
+            let all_have_read = Arc::clone(&all_have_read);
             tokio::spawn(async move {
-                db.transaction_with(isolated(level), async |uow| {
+                let first = AtomicBool::new(true);
+                db.transaction_with(options, async |uow| {
                     attempts.fetch_add(1, SeqCst);
+                    if first.swap(false, SeqCst) {
+                        uow.config().get_value("n").await?;
+                        all_have_read.wait().await;
+                    }
                     read_add_write(uow, "n").await
                 })
                 .await
@@ -223,8 +240,10 @@ async fn sixteen_tasks_counting_in_one_value_lose_nothing(pool: PgPool) {
             task.unwrap().unwrap();
         }
         assert_eq!(number(&db, "n").await, 16);
-        assert!(attempts.load(SeqCst) > 16, "they never collided");
+        // Of the sixteen that had read the same only one could write.
+        assert!(attempts.load(SeqCst) >= 31, "{attempts:?}");
     }
+    db.close().await;
 }
 
 #[sqlx::test(migrator = "chancery::MIGRATOR")]

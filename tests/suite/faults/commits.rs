@@ -1,10 +1,14 @@
 //! Commits whose answer is lost, deadlocks, and what a unit of work leaves behind.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use chancery::{Error, IsolationLevel, TransactionId, TransactionOptions, TransactionOutcome};
+use chancery::{
+    Error, IsolationLevel, TransactionId, TransactionOptions, TransactionOutcome, UnitOfWork,
+};
 use futures_util::future::join_all;
 use sqlx::PgPool;
+use tokio::sync::{Barrier, Semaphore};
 
 use super::{rounds, through_proxy};
 use crate::support::database::{config, connect, eventually, value};
@@ -69,7 +73,7 @@ async fn how_a_commit_ended_can_be_asked_when_its_answer_was_lost(pool: PgPool) 
 async fn thirty_two_workers_in_each_others_way_lose_nothing_and_see_no_deadlock(pool: PgPool) {
     sqlx::raw_sql(
         "create table accounts (id integer primary key, balance integer not null);
-         insert into accounts select i, 1000 from generate_series(1, 8) i;
+         insert into accounts select i, 1000 from generate_series(1, 10) i;
          -- So that each takes less than a second.
          do $$ begin
              execute format('alter database %I set deadlock_timeout = 20', current_database());
@@ -79,10 +83,30 @@ async fn thirty_two_workers_in_each_others_way_lose_nothing_and_see_no_deadlock(
     .await
     .unwrap();
     let config = config(&pool).pool_size(10).max_overflow(10);
-    let db = connect(config.pool_timeout(Duration::from_secs(60))).await;
+    let db = connect(config).await;
+    // Two that certainly run into one, on accounts of their own.
+    let (both_hold, ended) = (Barrier::new(2), Semaphore::new(0));
+    let crossing = join_all([(9, 10), (10, 9)].map(async |(from, to)| {
+        let first = AtomicBool::new(true);
+        db.transaction(async |uow| {
+            let first = first.swap(false, Relaxed);
+            if !first {
+                // The one that was not chosen is through.
+                ended.acquire().await.unwrap().forget();
+            }
+            transfer(uow, from, -1).await?;
+            if first {
+                both_hold.wait().await;
+            }
+            transfer(uow, to, 1).await
+        })
+        .await
+        .unwrap();
+        ended.add_permits(1);
+    }));
     let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
     let transfers = rounds(3);
-    let failed: Vec<Error> = join_all((0..32).map(|_| {
+    let workers = join_all((0..32).map(|_| {
         let db = db.clone();
         tokio::spawn(async move {
             let mut failed = Vec::new();
@@ -90,24 +114,16 @@ async fn thirty_two_workers_in_each_others_way_lose_nothing_and_see_no_deadlock(
                 let from = fastrand::i32(1..=8);
                 let to = (from + fastrand::i32(0..7)) % 8 + 1;
                 let moved = db.transaction(async |uow| {
-                    for (account, amount) in [(from, -1), (to, 1)] {
-                        sqlx::query("update accounts set balance = balance + $2 where id = $1")
-                            .bind(account)
-                            .bind(amount)
-                            .execute(uow.executor())
-                            .await?;
-                    }
-                    Ok(())
+                    transfer(uow, from, -1).await?;
+                    transfer(uow, to, 1).await
                 });
                 failed.extend(moved.await.err());
             }
             failed
         })
-    }))
-    .await
-    .into_iter()
-    .flat_map(|worker| worker.unwrap())
-    .collect();
+    }));
+    let (_, workers) = tokio::join!(crossing, workers);
+    let failed: Vec<Error> = workers.into_iter().flat_map(|worker| worker.unwrap()).collect();
     let sum: i64 = value(&pool, "select sum(balance) from accounts").await;
     db.close().await;
     // Told by each session when it ends.
@@ -115,12 +131,21 @@ async fn thirty_two_workers_in_each_others_way_lose_nothing_and_see_no_deadlock(
         .await;
     let happened: i64 = value(&pool, deadlocks).await;
     eprintln!(
-        "fault: deadlocks, 32 workers, {} transfers: {happened} happened, {} surfaced, sum {sum} of 8000",
+        "fault: deadlocks, 32 workers, {} transfers: {happened} happened, {} surfaced, sum {sum} of 10000",
         32 * transfers,
         failed.len()
     );
     assert!(failed.is_empty(), "{failed:?}");
-    assert_eq!(sum, 8000);
+    assert_eq!(sum, 10_000);
+}
+
+async fn transfer(uow: &mut UnitOfWork, account: i32, amount: i32) -> chancery::Result<()> {
+    sqlx::query("update accounts set balance = balance + $2 where id = $1")
+        .bind(account)
+        .bind(amount)
+        .execute(uow.executor())
+        .await?;
+    Ok(())
 }
 
 #[sqlx::test(migrations = false)]

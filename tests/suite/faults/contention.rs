@@ -1,14 +1,42 @@
 //! More callers than connections.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use chancery::Error;
 use futures_util::future::join_all;
 use sqlx::PgPool;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::{open_all, read};
-use crate::support::database::{config, connect, eventually};
+use crate::support::database::{PATIENCE, config, connect, eventually};
 use crate::support::events::Events;
+
+#[sqlx::test(migrations = false)]
+async fn each_connection_that_comes_back_goes_to_the_task_that_waits_for_longest(pool: PgPool) {
+    let db = connect(config(&pool).pool_size(5).max_overflow(0)).await;
+    let mut held: VecDeque<_> =
+        join_all((0..5).map(async |_| db.begin().await.unwrap())).await.into();
+    let (served, mut serving) = mpsc::unbounded_channel();
+    for task in 0..200 {
+        let (db, served) = (db.clone(), served.clone());
+        tokio::spawn(async move {
+            let uow = db.begin().await.unwrap();
+            served.send((task, uow)).unwrap_or_else(|_| panic!("nobody waits"));
+        });
+        // It runs until it waits.
+        tokio::task::yield_now().await;
+    }
+    for expected in 0..200 {
+        held.pop_front().unwrap().rollback().await.unwrap();
+        let (task, uow) = timeout(PATIENCE, serving.recv()).await.unwrap().unwrap();
+        assert_eq!(task, expected);
+        held.push_back(uow);
+    }
+    drop(held);
+    db.close().await;
+}
 
 #[sqlx::test(migrations = false)]
 async fn two_hundred_tasks_on_five_connections_wait_no_longer_than_they_must(pool: PgPool) {
@@ -31,28 +59,29 @@ async fn two_hundred_tasks_on_five_connections_wait_no_longer_than_they_must(poo
     .into_iter()
     .map(|task| task.unwrap())
     .collect();
-    let order_is_kept = served.is_sorted_by(|a, b| a.0 <= b.0 + Duration::from_millis(30));
     served.sort_unstable();
     let held: Duration = served.iter().map(|(_, held)| *held).sum::<Duration>() / TASKS;
     // The last but one in a hundred starts when 39 others have had each connection.
     let (p99, ideal) = (served[TASKS as usize * 99 / 100 - 1].0, held * 39);
     let ratio = p99.as_secs_f64() / ideal.as_secs_f64();
     eprintln!("fault: 200 tasks on 5 connections: p99 wait {p99:.0?}, {ratio:.2} × ideal");
-    assert!(order_is_kept, "not first come, first served: {served:?}");
-    assert!(ratio < 1.5, "{ratio}");
+    // Usually 1.1; what tells each other by looking now and then would be far beyond.
+    assert!(ratio < 5.0, "{ratio}");
     db.close().await;
 }
 
 #[sqlx::test(migrations = false)]
 async fn the_timeout_says_how_the_pool_stands_and_who_holds_it(pool: PgPool) {
     let config = config(&pool).pool_size(2).max_overflow(0);
-    let db = connect(config.pool_timeout(Duration::from_millis(100))).await;
+    // Long enough to open the second.
+    let limit = Duration::from_secs(2);
+    let db = connect(config.pool_timeout(limit)).await;
     let _first = db.begin().await.unwrap();
     let line = line!() + 1;
     let _second = db.begin().await.unwrap();
     let Err(Error::PoolTimedOut(error)) = read(&db).await else { panic!("it did not time out") };
     assert_eq!((error.max, error.size, error.idle, error.in_use), (2, 2, 0, 2));
-    assert!(error.waited >= Duration::from_millis(100), "{error}");
+    assert!(error.waited >= limit, "{error}");
     let place = format!("{}:{line}:", file!());
     let shown = error.to_string();
     eprintln!("fault: pool exhausted: {shown}");
@@ -113,8 +142,8 @@ async fn a_second_connection_inside_of_a_unit_of_work_is_had_at_once_or_refused_
         outcomes.iter().flatten().count(),
         3 * SIZE
     );
-    // The pool's own timeout is thirty seconds.
-    assert!(took < Duration::from_secs(5), "took {took:?}");
+    // As long as the pool would wait.
+    assert!(took < PATIENCE, "took {took:?}");
 
     // Another database is waited for, inside of a unit of work as elsewhere.
     let other = connect(config(&pool).pool_size(1).max_overflow(0)).await;

@@ -8,6 +8,9 @@ use sqlx::{Decode, PgPool, Type};
 use tokio::time::{Instant, sleep};
 use url::Url;
 
+/// Longer than anything takes, however busy the machine is: what takes longer hangs.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The URL of the database that a `#[sqlx::test]` was given.
 pub fn url(pool: &PgPool) -> Url {
     let mut url = Url::parse(&std::env::var("DATABASE_URL").unwrap()).unwrap();
@@ -15,9 +18,10 @@ pub fn url(pool: &PgPool) -> Url {
     url
 }
 
-/// A configuration for it. Close what is connected by it, or the database can't be dropped.
+/// A configuration for it, whose callers wait for a connection as long as it takes. Close what is
+/// connected by it, or the database can't be dropped.
 pub fn config(pool: &PgPool) -> DatabaseConfigBuilder {
-    DatabaseConfig::builder().url(url(pool).as_str())
+    DatabaseConfig::builder().url(url(pool).as_str()).pool_timeout(PATIENCE)
 }
 
 pub async fn connect(config: DatabaseConfigBuilder) -> Database {
@@ -35,11 +39,23 @@ where
 
 /// Waits for what another process does, asking again and again.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + PATIENCE;
     while !condition().await {
-        assert!(Instant::now() < end, "{what}: not within ten seconds");
+        assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
         sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Ends the server's processes of this application in this database. Returns how many, when they are gone.
+pub async fn terminate(pool: &PgPool, application: &str) -> i64 {
+    sqlx::query_scalar(
+        "select count(*) filter (where pg_terminate_backend(pid, 60000)) from pg_stat_activity
+          where datname = current_database() and application_name = $1",
+    )
+    .bind(application)
+    .fetch_one(pool)
+    .await
+    .unwrap()
 }
 
 /// Waits until a statement waits for a lock in this database.

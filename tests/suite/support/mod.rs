@@ -18,7 +18,7 @@ use chancery::{
     TemplateType, TokenHash, Transcript, TranscriptId, User, UserId,
 };
 
-pub use database::eventually;
+pub use database::{PATIENCE, eventually};
 pub use paging::{BAD_LIMITS, all_pages};
 pub use waiting::{backend, until_blocked};
 

@@ -1,8 +1,8 @@
 //! Order between real transactions, made by locks and seen in the server's own lock table.
 
-use std::time::Duration;
-
 use chancery::{Database, UnitOfWork};
+
+use super::database::PATIENCE;
 
 /// The server process that runs this unit of work.
 pub async fn backend(uow: &mut UnitOfWork) -> i32 {
@@ -23,6 +23,5 @@ pub async fn until_blocked(db: &Database, backend: i32) {
             }
         }
     };
-    let patience = Duration::from_secs(30);
-    tokio::time::timeout(patience, blocked).await.expect("nobody made it wait");
+    tokio::time::timeout(PATIENCE, blocked).await.expect("nobody made it wait");
 }

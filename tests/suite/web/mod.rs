@@ -135,7 +135,7 @@ pub async fn eventually(what: &str, mut happened: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), waiting).await.expect(what);
+    tokio::time::timeout(crate::support::PATIENCE, waiting).await.expect(what);
 }
 
 /// Shows that no connection of this pool is held: takes all of them.

@@ -359,7 +359,7 @@ async fn only_a_request_that_asks_for_one_uses_a_connection(pool: PgPool) {
 
 #[sqlx::test(migrator = "chancery::MIGRATOR")]
 async fn a_request_that_gets_no_connection_in_time_is_asked_to_come_again(pool: PgPool) {
-    let config = config(&pool, 1).pool_timeout(Duration::from_millis(100)).build().unwrap();
+    let config = config(&pool, 1).pool_timeout(Duration::from_secs(1)).build().unwrap();
     let db = Database::connect(&config).await.unwrap();
     let server = serve_one(&db, |_: Tx| async {}).await;
     let the_only_one = db.begin().await.unwrap();
@@ -445,7 +445,7 @@ async fn savepoints_work_inside(pool: PgPool) {
         StatusCode::OK
     })
     .await;
-    let answer = tokio::time::timeout(Duration::from_secs(10), server.get("/")).await.unwrap();
+    let answer = tokio::time::timeout(crate::support::PATIENCE, server.get("/")).await.unwrap();
     assert_eq!(answer.status, 200);
     assert!(is_stored(&db).await);
 }
