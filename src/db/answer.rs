@@ -57,8 +57,32 @@ pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
 }
 
 /// Whether the server takes no writes, or this transaction does not.
+///
+/// Mostly it is told by a SQLSTATE of its own. What a standby refuses for other reasons comes as "not
+/// supported" and "not in this state"; the routine that reports it tells, in every language.
 pub(crate) fn refuses_writes(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Database(e) if e.code().as_deref() == Some("25006"))
+    let sqlx::Error::Database(error) = error else { return false };
+    let by_a_standby = |routines: &[&str]| {
+        let routine = error.try_downcast_ref::<PgDatabaseError>().and_then(|e| e.routine());
+        routine.is_some_and(|routine| routines.contains(&routine))
+    };
+    match error.code().as_deref() {
+        Some("25006") => true,
+        // BEGIN READ WRITE; BEGIN SERIALIZABLE; a statement where that is the default.
+        Some("0A000") => by_a_standby(&[
+            "call_bool_check_hook",
+            "call_enum_check_hook",
+            "GetSerializableTransactionSnapshot",
+        ]),
+        // Where the log is written to; locks that no reader takes.
+        Some("55000") => by_a_standby(&[
+            "pg_current_wal_insert_lsn",
+            "pg_current_wal_lsn",
+            "pg_walfile_name",
+            "LockAcquireExtended",
+        ]),
+        _ => false,
+    }
 }
 
 /// Bounds the wait for an answer. The server has its own limit for a statement; this one is for the

@@ -12,7 +12,7 @@ use sqlx::{Execute, Executor, PgConnection, Postgres, SqlStr};
 use uuid::Uuid;
 
 use super::actor::Actor;
-use super::answer::{AnswerLimit, answered, breaks_connection, is_stale_plan};
+use super::answer::{AnswerLimit, answered, breaks_connection, is_stale_plan, refuses_writes};
 use super::error::Error;
 use super::lease::{Lease, Leases};
 use super::reader::CatchUp;
@@ -161,6 +161,8 @@ struct Statement {
     repeats: u8,
     /// Whether it may be sent again when its plan turns out to be stale.
     replan: bool,
+    /// Whether it may be sent again when the server turns out to take no writes.
+    reroute: bool,
 }
 
 /// How often a read is repeated: once for a connection that died unnoticed, once more for a server
@@ -179,7 +181,7 @@ impl Statement {
             if pooled.repeat_reads && sql.as_str().starts_with("select") { REPEATS } else { 0 };
         // Without arguments it is sent as it stands, perhaps as several: nothing is planned ahead.
         let replan = arguments.is_some();
-        Ok(Self { sql, arguments, persistent, repeats, replan })
+        Ok(Self { sql, arguments, persistent, repeats, replan, reroute: replan })
     }
 
     /// The arguments are copied while it may have to be sent again: that anything is stale shows only
@@ -187,7 +189,7 @@ impl Statement {
     fn attempt(&mut self) -> Attempt {
         Attempt {
             sql: self.sql.clone(),
-            arguments: if self.repeats > 0 || self.replan {
+            arguments: if self.repeats > 0 || self.replan || self.reroute {
                 self.arguments.clone()
             } else {
                 self.arguments.take()
@@ -201,6 +203,10 @@ impl Statement {
         if is_stale_plan(error) {
             // The server has run nothing of it, so it may be one that writes.
             return std::mem::take(&mut self.replan).then_some(Again::Here);
+        }
+        if refuses_writes(error) {
+            // Nor here.
+            return std::mem::take(&mut self.reroute).then_some(Again::OnPrimary);
         }
         if self.repeats == 0 || !breaks_connection(error) {
             return None;
@@ -216,6 +222,8 @@ enum Again {
     Here,
     /// On another one.
     Elsewhere,
+    /// On a connection to a server that takes writes, if there is one.
+    OnPrimary,
 }
 
 struct Attempt {
@@ -281,6 +289,11 @@ impl Pooled<'_> {
             None => return Err(error),
             Some(Again::Here) if lease.forget_statements().await.is_ok() => return Ok(lease),
             Some(Again::Here | Again::Elsewhere) => self.leases.suspect_all(),
+            Some(Again::OnPrimary) => {
+                let leaving = lease.leave();
+                drop(lease);
+                return if leaving.await { self.acquire().await } else { Err(error) };
+            }
         }
         drop(lease);
         self.acquire().await
@@ -301,12 +314,22 @@ impl Pooled<'_> {
         statement: &mut Statement,
         error: sqlx::Error,
     ) -> Result<UnitOfWork, sqlx::Error> {
+        let leaving = failed.leave();
         drop(failed);
         match statement.again(&error) {
             None => return Err(error),
             // As the unit of work is dropped, its connection forgets what was prepared on it.
             Some(Again::Here) => {}
             Some(Again::Elsewhere) => self.leases.suspect_all(),
+            Some(Again::OnPrimary) => {
+                let left = match leaving {
+                    Some(leaving) => leaving.await,
+                    None => false,
+                };
+                if !left {
+                    return Err(error);
+                }
+            }
         }
         self.begin_as(actor).await
     }

@@ -301,6 +301,9 @@ impl Database {
         if self.leases().shares_sessions() {
             return Err(Error::DirectUrlMissing(purpose));
         }
+        if self.leases().hosts.has_choice(false) {
+            self.leases().search().await;
+        }
         let options = (*self.leases().pool.connect_options()).clone();
         Ok((self.leases().hosts.current(), options))
     }

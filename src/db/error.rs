@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::postgres::PgDatabaseError;
 
-use super::answer::ends_connection;
+use super::answer::{ends_connection, refuses_writes};
 use super::config::ConfigError;
 use super::constraint::Constraint;
 use super::migrate::MigrationError;
@@ -220,7 +220,10 @@ pub enum Error {
         risk: RoleRisk,
     },
 
-    /// Something that writes was tried in a read-only transaction or on a standby (25006).
+    /// Something that writes was tried in a read-only transaction, on a standby, or where
+    /// `default_transaction_read_only` is on (25006). Nothing of it was done.
+    ///
+    /// Where a server takes writes again, or another one does, new calls get there by themselves.
     #[error("the transaction or the server is read-only")]
     ReadOnly,
 
@@ -397,7 +400,7 @@ impl From<sqlx::Error> for Error {
                     "23503" => Self::ForeignKey(constraint()),
                     "23514" => Self::Check(constraint()),
                     "25P02" => Self::TransactionAborted,
-                    "25006" => Self::ReadOnly,
+                    "25006" | "0A000" | "55000" if refuses_writes(&error) => Self::ReadOnly,
                     "40001" => Self::SerializationFailure,
                     "40P01" => Self::Deadlock,
                     "42501" => Self::PermissionDenied(Denied::by_server(DriverError(error))),

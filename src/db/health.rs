@@ -12,10 +12,13 @@ use super::unit_of_work::finished;
 
 /// Whether requests can be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum HealthStatus {
-    /// The database answers.
+    /// The database answers, and takes writes.
     Healthy,
+    /// It answers, and takes no writes: the URL leads to a standby, or
+    /// `default_transaction_read_only` is on.
+    ReadOnly,
     /// It does not, or not in time.
     Unhealthy,
 }
@@ -55,7 +58,7 @@ pub struct ReaderHealth {
 /// It holds neither the password nor the address.
 #[derive(Debug, Clone, Serialize)]
 pub struct Health {
-    /// Whether requests can be served.
+    /// Whether requests can be served, and whether those that write can.
     pub status: HealthStatus,
     /// How long the answer took, connection included; in milliseconds when serialised.
     #[serde(rename = "latency_ms", serialize_with = "milliseconds")]
@@ -70,12 +73,12 @@ pub struct Health {
     pub schema: Option<MigrationStatus>,
     /// The standbys, if there are any. What they are does not change `status`.
     pub reader: Option<ReaderHealth>,
-    /// Why it is unhealthy, in a few words; the error itself is logged.
+    /// Why it is not healthy, in a few words; the error itself is logged.
     pub error: Option<String>,
 }
 
 impl Health {
-    /// Whether requests can be served.
+    /// Whether all requests can be served, also those that write.
     pub fn is_healthy(&self) -> bool {
         self.status == HealthStatus::Healthy
     }
@@ -128,7 +131,7 @@ async fn asked<T>(
     }
 }
 
-fn status(error: Option<&String>) -> HealthStatus {
+fn status_of(error: Option<&String>) -> HealthStatus {
     if error.is_none() { HealthStatus::Healthy } else { HealthStatus::Unhealthy }
 }
 
@@ -140,6 +143,9 @@ impl Database {
     /// Asks the database how it is. Never fails, and never takes longer than the configuration's
     /// `health_timeout`.
     ///
+    /// Where the URL leads to a standby it says so, and whoever takes writes is looked for among the
+    /// URL's hosts: the next answer comes from there.
+    ///
     /// A pool whose connections are all busy for that long counts as unhealthy: requests would wait
     /// as well.
     pub async fn health(&self) -> Health {
@@ -148,14 +154,16 @@ impl Database {
         // In tasks: given up, they hand their connections back clean.
         let database = self.clone();
         let primary = tokio::spawn(async move {
-            let version =
-                sqlx::query_scalar!(r#"select current_setting('server_version') as "v!""#)
-                    .fetch_one(database.executor())
-                    .await?;
+            let server = sqlx::query!(
+                r#"select current_setting('server_version') as "version!",
+                          current_setting('transaction_read_only') = 'off' as "takes_writes!""#
+            )
+            .fetch_one(database.executor())
+            .await?;
             let schema = database.migration_status().await?;
             // Servers that only speak like PostgreSQL may not tell.
             let standing = standing(database.executor()).await.ok();
-            Ok::<_, Error>((version, schema, standing))
+            Ok::<_, Error>((server.version, server.takes_writes, schema, standing))
         });
         let database = self.clone();
         let reader = self.reader_leases().is_some().then(|| {
@@ -178,9 +186,25 @@ impl Database {
                 (both.0, Some(both.1))
             }
         };
-        let (answer, error) = primary;
+        let (answer, mut error) = primary;
+        let mut status = status_of(error.as_ref());
         let (server_version, schema, standing) = match answer {
-            Some((version, schema, standing)) => (Some(version), Some(schema), standing),
+            Some((version, takes_writes, schema, standing)) => {
+                if !takes_writes {
+                    status = HealthStatus::ReadOnly;
+                    let is_standby = standing.as_ref().is_some_and(|standing| standing.is_standby);
+                    let why = if is_standby {
+                        "the server takes no writes: it is a standby"
+                    } else {
+                        "the server takes no writes (default_transaction_read_only)"
+                    };
+                    tracing::warn!(target: "chancery", event = "database.read_only", "{why}");
+                    error = Some(why.into());
+                    // An application that is asked nothing but this finds the way by it.
+                    self.leases().look_for_primary();
+                }
+                (Some(version), Some(schema), standing)
+            }
             None => (None, None, None),
         };
         let reader = reader.zip(self.reader_leases()).map(|((answer, error), leases)| {
@@ -196,7 +220,7 @@ impl Database {
                 _ => Duration::ZERO,
             });
             ReaderHealth {
-                status: status(error.as_ref()),
+                status: status_of(error.as_ref()),
                 role: there.map(|there| role(there.is_standby)),
                 lag_bytes,
                 lag,
@@ -205,7 +229,7 @@ impl Database {
             }
         });
         Health {
-            status: status(error.as_ref()),
+            status,
             latency: started.elapsed(),
             role: standing.map(|standing| role(standing.is_standby)),
             server_version,

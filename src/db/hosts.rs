@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Row};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{sleep_until, timeout, timeout_at};
 
 use super::error::ConnectTarget;
 use super::pooler::refuses_settings;
@@ -50,13 +50,30 @@ pub(crate) struct Hosts {
     current: AtomicUsize,
     // Connections that were opened before are not used any more; in nanoseconds since START.
     moved: AtomicU64,
-    // When the last search ended.
-    searching: Mutex<Option<Instant>>,
+    searching: Mutex<Option<Search>>,
+}
+
+/// When the last search was.
+#[derive(Clone, Copy)]
+struct Search {
+    began: Instant,
+    ended: Instant,
+}
+
+/// What a search found.
+#[derive(Clone, Copy)]
+struct Found {
+    /// Whether it is another host than before.
+    moved: bool,
+    /// Whether a new session may write.
+    takes_writes: bool,
 }
 
 /// What a host says of itself.
 struct Answer {
     in_recovery: bool,
+    /// Whether a new session may write: not on a standby, nor with `default_transaction_read_only`.
+    takes_writes: bool,
     /// The timeline of a primary, eight hexadecimal digits at the start of this name.
     wal_file: String,
 }
@@ -116,7 +133,7 @@ impl Hosts {
     }
 
     /// From now on only connections that are opened from now on are used.
-    pub(crate) fn condemn_older(&self) {
+    fn condemn_older(&self) {
         self.moved.store(since_start(Instant::now()), Ordering::Relaxed);
     }
 
@@ -125,12 +142,50 @@ impl Hosts {
     /// What is asked for while another search runs, or just ended, is answered by that one: none.
     pub(crate) async fn search(&self, behind_a_pooler: bool) -> Option<bool> {
         let mut last = self.searching.lock().await;
-        if last.is_some_and(|last| last.elapsed() < PAUSE) {
+        if last.is_some_and(|last| last.ended.elapsed() < PAUSE) {
             return None;
         }
+        self.search_now(&mut last, behind_a_pooler).await.map(|found| found.moved)
+    }
+
+    /// Looks for the right host after a connection was refused a write. Where a new one is better off,
+    /// no older ones are used any more.
+    ///
+    /// With a time at which the refusal was seen it counts only what was asked after that, and waits
+    /// for it; without one, what ended just before will do.
+    pub(crate) async fn leave(
+        &self,
+        opened: Instant,
+        seen: Option<Instant>,
+        behind_a_pooler: bool,
+    ) -> bool {
+        let mut last = self.searching.lock().await;
+        let is_answered = last.is_some_and(|last| match seen {
+            Some(seen) => last.began >= seen,
+            None => last.ended.elapsed() < PAUSE,
+        });
+        if is_answered || !self.is_current(opened) {
+            return false;
+        }
+        if let Some(last) = *last {
+            sleep_until((last.ended + PAUSE).into()).await;
+        }
+        match self.search_now(&mut last, behind_a_pooler).await {
+            Some(Found { moved: true, .. }) => true,
+            // Found under the same name it may be another server now, or its sessions begin otherwise.
+            Some(Found { takes_writes: true, .. }) => {
+                self.condemn_older();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    async fn search_now(&self, last: &mut Option<Search>, behind_a_pooler: bool) -> Option<Found> {
+        let began = Instant::now();
         let found = self.ask_all(self.candidates(behind_a_pooler), behind_a_pooler).await;
-        *last = Some(Instant::now());
-        let found = found?;
+        *last = Some(Search { began, ended: Instant::now() });
+        let (found, takes_writes) = found?;
         let before = self.current.swap(found, Ordering::Relaxed);
         if before != found {
             self.condemn_older();
@@ -142,10 +197,11 @@ impl Hosts {
                 "connections go to another host"
             );
         }
-        Some(before != found)
+        Some(Found { moved: before != found, takes_writes })
     }
 
-    async fn ask_all(&self, candidates: &[Host], behind_a_pooler: bool) -> Option<usize> {
+    /// The right host, and whether it takes writes.
+    async fn ask_all(&self, candidates: &[Host], behind_a_pooler: bool) -> Option<(usize, bool)> {
         let mut asking = JoinSet::new();
         for (index, host) in candidates.iter().enumerate() {
             let (host, limit) = (host.clone(), self.connect_timeout);
@@ -154,12 +210,13 @@ impl Hosts {
         let current = self.current.load(Ordering::Relaxed);
         // Of two primaries the one of the later timeline is right: the other was left behind.
         let rank = |index: usize, answer: Answer| {
+            let takes_writes = answer.takes_writes;
             let (timeline, stay) = match self.wanted {
                 Wanted::Primary if answer.in_recovery => return None,
                 Wanted::Primary => (answer.timeline(), index == current),
-                Wanted::First => (String::new(), false),
+                Wanted::First => return Some((String::new(), false, false, Reverse(index))),
             };
-            Some((timeline, stay, Reverse(index)))
+            Some((timeline, takes_writes, stay, Reverse(index)))
         };
         let mut best = None;
         let mut end = tokio::time::Instant::now() + self.connect_timeout;
@@ -171,7 +228,7 @@ impl Hosts {
             }
             best = best.max(rank);
         }
-        best.map(|(_, _, Reverse(index))| index)
+        best.map(|(_, takes_writes, _, Reverse(index))| (index, takes_writes))
     }
 }
 
@@ -197,11 +254,15 @@ async fn ask(mut connection: PgConnection) -> Result<Answer, sqlx::Error> {
     // As a simple query: nothing is prepared, so a pooler can't lose it.
     let row = connection
         .fetch_one(
-            "select pg_is_in_recovery(),
+            "select pg_is_in_recovery(), current_setting('transaction_read_only') = 'off',
                     case when pg_is_in_recovery() then ''
                          else pg_walfile_name(pg_current_wal_insert_lsn()) end",
         )
         .await?;
     connection.close().await.ok();
-    Ok(Answer { in_recovery: row.try_get(0)?, wal_file: row.try_get(1)? })
+    Ok(Answer {
+        in_recovery: row.try_get(0)?,
+        takes_writes: row.try_get(1)?,
+        wal_file: row.try_get(2)?,
+    })
 }

@@ -221,7 +221,9 @@ impl Leases {
             PoolOrder::Fifo => state.warm.pop_front(),
             PoolOrder::Lifo => state.warm.pop_back(),
         };
-        let good = warm.as_ref().is_some_and(|warm| warm.is_good(now));
+        let good = warm
+            .as_ref()
+            .is_some_and(|warm| warm.is_good(now) && self.hosts.is_current(warm.tenure.opened));
         let holder = good.then(|| state.holders.add(place, now));
         (warm, holder)
     }
@@ -274,7 +276,9 @@ impl Leases {
     /// A connection that answers: a warm one, or one of the pool's.
     async fn prepare(&self, warm: Option<Warm>, deadline: tokio::time::Instant) -> Result<Warm> {
         if let Some(mut warm) = warm {
-            if warm.is_over(Instant::now()) {
+            if !self.hosts.is_current(warm.tenure.opened) {
+                discard(warm.connection);
+            } else if warm.is_over(Instant::now()) {
                 self.part_with(Anchored::new(warm.connection, &self.runtime)).await;
             } else if !(self.options.pre_ping || warm.suspect || warm.stale)
                 || matches!(
@@ -300,7 +304,14 @@ impl Leases {
         }
         loop {
             match lifetime::aged(self.acquire_from_pool()).await {
-                Ok((connection, age)) => {
+                Ok((mut connection, age)) => {
+                    if age.is_zero()
+                        && self.is_astray(&mut connection).await
+                        && tokio::time::Instant::now() < deadline
+                    {
+                        discard(connection);
+                        continue;
+                    }
                     return Ok(Warm::new(connection, Tenure::new(self.options.lifetime, age)));
                 }
                 Err(sqlx::Error::PoolTimedOut) => {

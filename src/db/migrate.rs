@@ -7,6 +7,7 @@ use serde::Serialize;
 use sqlx::migrate::{AppliedMigration, Migrate, MigrateError, Migration, Migrator};
 use sqlx::{Connection, PgConnection};
 
+use super::answer::refuses_writes;
 use super::constraint::Constraint;
 use super::database::Database;
 use super::error::{DriverError, Error, Result};
@@ -157,7 +158,8 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// [`MigrationError`], [`Error::DirectUrlMissing`], and those of connecting.
+    /// [`MigrationError`], [`Error::DirectUrlMissing`], [`Error::ReadOnly`] on a standby or where
+    /// `default_transaction_read_only` is on, and those of connecting.
     pub async fn migrate(&self) -> Result<Vec<i64>> {
         let mut connection = self.lock_migrations().await?;
         let outcome = migrate(&mut connection).await;
@@ -390,6 +392,11 @@ async fn checked(connection: &mut PgConnection) -> Result<BTreeMap<i64, AppliedM
 
 fn failed(version: i64) -> impl FnOnce(MigrateError) -> Error {
     move |error| match error {
+        MigrateError::ExecuteMigration(source, _) | MigrateError::Execute(source)
+            if refuses_writes(&source) =>
+        {
+            Error::ReadOnly
+        }
         // invalid_role_specification: what the migration that needs roles raises.
         MigrateError::ExecuteMigration(source, version)
             if source.as_database_error().and_then(|e| e.code()).as_deref() == Some("0P000") =>

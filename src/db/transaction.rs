@@ -84,12 +84,13 @@ impl TransactionOptions {
     /// The statement that begins such a transaction: its settings travel with it.
     pub(super) fn begin_statement(self) -> SqlStr {
         use IsolationLevel::{ReadCommitted, RepeatableRead, Serializable};
+        // Never "read write": it would write where `default_transaction_read_only` forbids it.
         let begin = match (self.isolation, self.read_only) {
-            (ReadCommitted, false) => "begin isolation level read committed read write",
+            (ReadCommitted, false) => "begin isolation level read committed",
             (ReadCommitted, true) => "begin isolation level read committed read only",
-            (RepeatableRead, false) => "begin isolation level repeatable read read write",
+            (RepeatableRead, false) => "begin isolation level repeatable read",
             (RepeatableRead, true) => "begin isolation level repeatable read read only",
-            (Serializable, false) => "begin isolation level serializable read write",
+            (Serializable, false) => "begin isolation level serializable",
             (Serializable, true) => "begin isolation level serializable read only",
         };
         match self.actor {
@@ -101,6 +102,10 @@ impl TransactionOptions {
 
 impl Database {
     /// Begins a unit of work with the default [`TransactionOptions`].
+    ///
+    /// It may write where a statement by itself may: not on a standby, nor where a role, a database or
+    /// a server has `default_transaction_read_only`. What writes there is [`Error::ReadOnly`]. Who may
+    /// and wants to write nonetheless begins with the statement `set transaction read write`.
     ///
     /// # Errors
     ///
@@ -122,8 +127,9 @@ impl Database {
     /// Runs `body` in a unit of work: committed when it returns `Ok`, rolled back when it returns
     /// `Err`, panics or is dropped.
     ///
-    /// When the database reports a serialization failure or a deadlock, or that a prepared statement no
-    /// longer fits a schema that was changed meanwhile, all of it runs again: at most
+    /// When the database reports a serialization failure or a deadlock, that a prepared statement no
+    /// longer fits a schema that was changed meanwhile, or that the server takes no writes while another
+    /// one does, all of it runs again: at most
     /// [`max_attempts`](TransactionOptions::max_attempts) times, with random pauses that grow from 5 ms
     /// to 500 ms. That is why the body must be `Clone` (it can't capture a `&mut`), and why it should do
     /// nothing outside of the database that must happen only once.
@@ -218,6 +224,7 @@ impl Database {
                     .map_err(|_| Error::DeadlineExceeded)??,
             };
             let mut again = uow.is_retryable();
+            let leaving = uow.leave();
             let outcome = match outcome {
                 Ok(value) => uow.commit().await.map(|()| value).map_err(|error| {
                     again |= error.is_retryable();
@@ -229,6 +236,14 @@ impl Database {
                     Err(error)
                 }
             };
+            if outcome.is_err()
+                && let Some(leaving) = leaving
+            {
+                again |= match deadline {
+                    None => leaving.await,
+                    Some(end) => tokio::time::timeout_at(end, leaving).await.unwrap_or(false),
+                };
+            }
             if outcome.is_ok() || !again || attempt >= options.max_attempts {
                 return outcome;
             }

@@ -11,7 +11,7 @@ use sqlx_core::transaction::TransactionManager;
 use uuid::Uuid;
 
 use super::actor::Actor;
-use super::answer::{AnswerLimit, breaks_connection};
+use super::answer::{AnswerLimit, breaks_connection, refuses_writes};
 use super::conn::{Conn, roll_back_abandoned};
 use super::error::{DriverError, Error, Result};
 use super::lease::{Lease, Leases};
@@ -83,9 +83,15 @@ impl UnitOfWork {
                 {
                     lease.condemn();
                 }
-                outcome.map(|()| lease)
+                match outcome {
+                    Ok(()) => Ok(lease),
+                    Err(error) => {
+                        let leaving = refuses_writes(&error).then(|| lease.leave());
+                        Err((error, leaving))
+                    }
+                }
             }));
-            match begun.await? {
+            let (error, leaving) = match begun.await? {
                 Ok(lease) => {
                     tracing::debug!(target: "chancery", event = "database.session_created", ?options);
                     return Ok(Self {
@@ -97,14 +103,23 @@ impl UnitOfWork {
                         owner: options.actor.map(Actor::user_id),
                     });
                 }
-                // Nothing was done yet, so nothing is done twice.
-                Err(error) if breaks_connection(&error) && attempt < BEGIN_ATTEMPTS => {
-                    leases.suspect_all();
-                    attempt += 1;
-                }
-                Err(error) if options.actor.is_some() => return Err(Actor::begin_error(error)),
-                Err(error) => return Err(error.into()),
+                Err(failed) => failed,
+            };
+            // Nothing was done yet, so nothing is done twice.
+            let again = match leaving {
+                _ if attempt == BEGIN_ATTEMPTS => false,
+                Some(leaving) => leaving.await,
+                None => breaks_connection(&error),
+            };
+            match options.actor {
+                _ if again => {}
+                Some(_) => return Err(Actor::begin_error(error)),
+                None => return Err(error.into()),
             }
+            if breaks_connection(&error) {
+                leases.suspect_all();
+            }
+            attempt += 1;
         }
     }
 
@@ -271,6 +286,12 @@ impl UnitOfWork {
         self.state.is_retryable()
     }
 
+    /// Looks for whoever takes writes, if one was refused that should not have been.
+    pub(crate) fn leave(&self) -> Option<impl Future<Output = bool> + Send + use<>> {
+        let refused = self.state.refused_writing() && !self.read_only;
+        refused.then(|| self.lease.leave())
+    }
+
     /// How the transaction stands; asks the server where that was not seen.
     async fn check(&mut self) -> Standing {
         if roll_back_abandoned(&mut self.lease, &self.state).await.is_err() {
@@ -308,7 +329,7 @@ impl UnitOfWork {
 impl Drop for UnitOfWork {
     fn drop(&mut self) {
         if self.state.refused_writing() && !self.read_only {
-            self.lease.leases().look_for_primary();
+            self.lease.mark_refused();
         }
         if self.state.is_unfit() {
             self.lease.condemn();

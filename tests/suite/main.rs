@@ -42,6 +42,7 @@ mod session_tokens;
 mod sessions;
 mod sources;
 mod startup;
+mod switch_overs;
 mod templates;
 mod tenants;
 mod tls;

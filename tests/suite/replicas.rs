@@ -14,7 +14,7 @@ use crate::support::database::{connect, eventually};
 use crate::support::{new_user, user};
 
 /// A migrated primary and a standby that has come as far. None where no standby can be made.
-async fn pair() -> Option<(Server, Server)> {
+pub async fn pair() -> Option<(Server, Server)> {
     let both = tokio::task::spawn_blocking(|| {
         // Without it a commit leaves for the standby when the log is next written: 200 ms later.
         let primary = Server::builder().setting("synchronous_commit", "on").start().unwrap();
@@ -43,7 +43,7 @@ fn config(primary: &Server, standby: &Server) -> DatabaseConfigBuilder {
 }
 
 /// Runs statements on a server, past the crate.
-async fn on(server: &Server, statements: &[&'static str]) {
+pub async fn on(server: &Server, statements: &[&'static str]) {
     let mut connection = PgConnection::connect(&server.url("postgres")).await.unwrap();
     for statement in statements {
         sqlx::query(*statement).execute(&mut connection).await.unwrap();
@@ -51,7 +51,7 @@ async fn on(server: &Server, statements: &[&'static str]) {
     connection.close().await.unwrap();
 }
 
-async fn caught_up(standby: &Server, token: ReadToken) {
+pub async fn caught_up(standby: &Server, token: ReadToken) {
     let lsn = token.to_string();
     let lsn = lsn.split_once('-').unwrap().1;
     let pool = sqlx::PgPool::connect(&standby.url("postgres")).await.unwrap();

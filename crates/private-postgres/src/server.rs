@@ -259,6 +259,25 @@ impl Server {
         run(self.pg_ctl("promote").arg("-w")).map(drop).map_err(io::Error::other)
     }
 
+    /// Starts a server that was stopped as a standby of another one, which was its own standby and has
+    /// been promoted since: so the two exchange their roles.
+    ///
+    /// # Errors
+    ///
+    /// When it runs, or does not start.
+    pub fn follow(&self, primary: &Server) -> io::Result<()> {
+        if self.postmaster_pid().is_some() {
+            return Err(io::Error::other("a server that runs follows no other one"));
+        }
+        // Here the last line holds, and it comes after `postgresql.conf`.
+        let mut settings =
+            OpenOptions::new().append(true).open(self.data.join("postgresql.auto.conf"))?;
+        let port = primary.port;
+        writeln!(settings, "primary_conninfo = 'host=127.0.0.1 port={port} user=postgres'")?;
+        self.write_private(&self.data.join("standby.signal"), "")?;
+        self.restart()
+    }
+
     /// Whether standbys can be made: not every package has `pg_basebackup`.
     #[must_use]
     pub fn can_be_copied(&self) -> bool {

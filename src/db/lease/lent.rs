@@ -113,6 +113,8 @@ pub(crate) struct Lease {
     condition: Condition,
     /// Whether what is prepared on it no longer fits the schema.
     stale: bool,
+    /// Whether it was refused a write: not to be used before it was looked where writes go.
+    refused: bool,
     tenure: Tenure,
     holder: usize,
 }
@@ -124,6 +126,7 @@ impl Lease {
             turn: Some(turn),
             condition: Condition::Clean,
             stale: false,
+            refused: false,
             tenure: warm.tenure,
             holder,
         }
@@ -137,9 +140,7 @@ impl Lease {
     /// A statement's end was seen.
     pub(crate) fn end_statement<T>(&mut self, outcome: Result<&T, &sqlx::Error>) {
         self.condition = Condition::after(outcome);
-        if outcome.is_err_and(refuses_writes) {
-            self.leases().look_for_primary();
-        }
+        self.refused |= outcome.is_err_and(refuses_writes);
     }
 
     /// Runs one statement, watched.
@@ -151,14 +152,12 @@ impl Lease {
         F: Future<Output = Result<T, sqlx::Error>> + 'l,
     {
         let limit = self.leases().answer_timeout();
-        let Self { connection, turn, condition, .. } = self;
+        let Self { connection, condition, refused, .. } = self;
         *condition = Condition::Busy;
         let connection = connection.as_deref_mut().expect(TAKEN);
         let outcome = answered(limit, statement(connection)).await;
         *condition = Condition::after(outcome.as_ref());
-        if outcome.as_ref().is_err_and(refuses_writes) {
-            turn.as_ref().expect(TAKEN).leases.look_for_primary();
-        }
+        *refused |= outcome.as_ref().is_err_and(refuses_writes);
         outcome
     }
 
@@ -170,6 +169,16 @@ impl Lease {
     /// What is prepared on it no longer fits the schema: it is forgotten when it comes back.
     pub(crate) fn mark_stale(&mut self) {
         self.stale = true;
+    }
+
+    /// It was refused a write, as was seen by who works on it.
+    pub(crate) fn mark_refused(&mut self) {
+        self.refused = true;
+    }
+
+    /// Looks for whoever takes writes, because this one was refused one: [`Leases::leave`].
+    pub(crate) fn leave(&self) -> impl Future<Output = bool> + Send + use<> {
+        self.leases().leave(self.tenure.opened)
     }
 
     /// Drops what is prepared on it, in one round trip.
@@ -215,9 +224,12 @@ impl Drop for Lease {
         };
         let leases = &turn.leases;
         let open = PgTransactionManager::get_transaction_depth(&connection) > 0;
+        // Until it is known whether it goes to the right server, it is out: it fails one call at most.
+        let leaving = (self.refused && leases.hosts.are_for_writing())
+            .then(|| leases.leave_soon(self.tenure.opened));
         match self.condition {
             // The connection first, then the turn: who waits for it finds the connection.
-            Condition::Clean if !open && !self.stale => {
+            Condition::Clean if !open && !self.stale && leaving.is_none() => {
                 leases.keep(connection, self.tenure, Some(self.holder))
             }
             Condition::Broken => {
@@ -240,7 +252,12 @@ impl Drop for Lease {
                         PgTransactionManager::start_rollback(&mut connection);
                     }
                     match timeout(RELEASE, made_ready(&mut connection, stale)).await {
-                        Ok(Ok(())) => turn.leases.keep(connection.into_inner(), tenure, None),
+                        Ok(Ok(())) => {
+                            if let Some(leaving) = leaving {
+                                leaving.await;
+                            }
+                            turn.leases.keep(connection.into_inner(), tenure, None);
+                        }
                         _ => discard(connection.into_inner()),
                     }
                     drop(turn);

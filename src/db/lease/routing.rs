@@ -1,15 +1,16 @@
 //! Which host connections go to, whether a pooler stands there, and where to go when it takes no writes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
+use sqlx::{Executor, PgConnection, Postgres, Row};
 use tokio::time::timeout;
 
 use super::Leases;
 use super::lent::discard;
 use crate::db::error::{ConnectTarget, Error, Result};
 use crate::db::pooler::{self, PoolerMode, Sessions};
+use crate::db::unit_of_work::finished;
 
 /// A connection that takes longer to make may have gone to the wrong host.
 const SLOW: Duration = Duration::from_millis(100);
@@ -89,7 +90,7 @@ impl Leases {
     }
 
     /// Looks for the right host, and has new connections go there.
-    async fn search(&self) -> Option<bool> {
+    pub(crate) async fn search(&self) -> Option<bool> {
         let shared = self.shares_sessions();
         let found = self.hosts.search(shared).await;
         if found == Some(true) {
@@ -105,18 +106,59 @@ impl Leases {
         warm.into_iter().for_each(|warm| discard(warm.connection));
     }
 
-    /// A connection turned out to go to a server that takes no writes: whoever has them is looked for,
-    /// in the background, and connections from before are not used any more.
+    /// Looks for whoever takes writes, because a connection opened at this time was refused one. Says
+    /// whether a new connection is better off; connections from before are not used any more then.
+    ///
+    /// In a task: given up half-way, it would leave half-open handshakes.
+    pub(crate) fn leave(&self, opened: Instant) -> impl Future<Output = bool> + Send + use<> {
+        self.leave_seen(opened, Some(Instant::now()))
+    }
+
+    /// As [`leave`](Self::leave), without waiting when a search has just ended.
+    pub(super) fn leave_soon(&self, opened: Instant) -> impl Future<Output = bool> + Send + use<> {
+        self.leave_seen(opened, None)
+    }
+
+    fn leave_seen(
+        &self,
+        opened: Instant,
+        seen: Option<Instant>,
+    ) -> impl Future<Output = bool> + Send + use<> {
+        let leases = self.me.upgrade().filter(|leases| leases.hosts.are_for_writing());
+        async move {
+            let Some(leases) = leases else { return false };
+            let (runtime, limit) = (leases.runtime.clone(), leases.options.acquire);
+            let leaving = runtime.spawn(async move {
+                let shared = leases.shares_sessions();
+                if leases.hosts.leave(opened, seen, shared).await {
+                    leases.connect_to_current(shared);
+                    leases.discard_warm();
+                }
+                !leases.hosts.is_current(opened)
+            });
+            // As long as for a connection, and no longer.
+            matches!(timeout(limit, finished(leaving)).await, Ok(Ok(true)))
+        }
+    }
+
+    /// Looks for whoever takes writes, in the background.
     pub(crate) fn look_for_primary(&self) {
-        let Some(leases) = self.me.upgrade().filter(|_| self.hosts.are_for_writing()) else {
-            return;
-        };
-        self.runtime.spawn(async move {
-            // Found under the same name, it is another server now.
-            if leases.search().await == Some(false) {
-                leases.hosts.condemn_older();
-                leases.discard_warm();
-            }
-        });
+        self.runtime.spawn(self.leave_soon(Instant::now()));
+    }
+
+    /// Whether a connection that was just made goes to a server that takes no writes, and another one
+    /// is there that does. Asks only where there is a choice.
+    pub(super) async fn is_astray(&self, connection: &mut PgConnection) -> bool {
+        if !self.hosts.are_for_writing() || !self.hosts.has_choice(self.shares_sessions()) {
+            return false;
+        }
+        let opened = Instant::now();
+        // As a simple query: nothing is prepared, so a pooler can't lose it.
+        let asking = connection.fetch_one("select current_setting('transaction_read_only') = 'on'");
+        match timeout(self.options.connect, asking).await {
+            Ok(Ok(row)) if row.try_get(0).unwrap_or(false) => self.leave(opened).await,
+            // What is wrong with it, its first statement tells.
+            _ => false,
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! A network between client and server that delays, goes silent and breaks.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,6 +27,7 @@ enum Direction {
 }
 
 struct Network {
+    server: Mutex<(String, u16)>,
     delay: Duration,
     // Whether bytes are held back, by direction.
     silent: [watch::Sender<bool>; 2],
@@ -43,8 +44,8 @@ impl Proxy {
     pub async fn start(server: &Url, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = (server.host_str().unwrap().to_owned(), server.port().unwrap_or(5432));
         let network = Arc::new(Network {
+            server: Mutex::new(address_of(server)),
             delay,
             silent: [watch::Sender::new(false), watch::Sender::new(false)],
             cuts: watch::Sender::new(0),
@@ -57,7 +58,8 @@ impl Proxy {
         let listening = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 shared.opened.fetch_add(1, SeqCst);
-                let (network, server) = (Arc::clone(&shared), server.clone());
+                let network = Arc::clone(&shared);
+                let server = network.server.lock().unwrap().clone();
                 tokio::spawn(async move {
                     let mut cut = network.cuts.subscribe();
                     if let Ok(server) = TcpStream::connect(server).await {
@@ -79,6 +81,11 @@ impl Proxy {
         url.set_host(Some("127.0.0.1")).unwrap();
         url.set_port(Some(self.address.port())).unwrap();
         url
+    }
+
+    /// Has connections from now on go to another server, as an address that is moved does.
+    pub fn redirect(&self, server: &Url) {
+        *self.network.server.lock().unwrap() = address_of(server);
     }
 
     /// The connections that were opened so far.
@@ -123,6 +130,10 @@ impl Proxy {
     pub fn cut(&self) {
         self.network.cuts.send_modify(|cuts| *cuts += 1);
     }
+}
+
+fn address_of(server: &Url) -> (String, u16) {
+    (server.host_str().unwrap().to_owned(), server.port().unwrap_or(5432))
 }
 
 impl Drop for Proxy {
