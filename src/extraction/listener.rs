@@ -47,9 +47,10 @@ impl JobListener {
 
     /// Waits until it is woken, and at most `longest`. Says whether it was woken.
     ///
-    /// It does not fail: a lost connection counts as woken, and so does the next call, which makes it
-    /// again, because what was sent in between is lost. While none can be made it waits for a second at most, so that
-    /// whoever looks for jobs looks again. Cancelling it loses nothing.
+    /// It does not fail, whatever the server answers: a lost connection counts as woken, and so does the
+    /// next call, which makes it again, because what was sent in between is lost. While none can be made
+    /// (also on a standby, where nothing is notified) it waits for a second at most, so that whoever
+    /// looks for jobs looks again. Cancelling it loses nothing.
     pub async fn wait(&mut self, longest: Duration) -> bool {
         // tokio's clock ends before Duration's does.
         let until = Instant::now() + longest.min(Duration::from_secs(24 * 3600));
@@ -179,7 +180,8 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// Those of connecting; [`Error::DirectUrlMissing`] behind a pooler in transaction mode.
+    /// Those of connecting; [`Error::DirectUrlMissing`] behind a pooler in transaction mode;
+    /// [`Error::ReadOnly`] on a standby, where nothing is notified.
     pub async fn listen_extraction_jobs(&self) -> Result<JobListener> {
         let mut listener = JobListener::lazy(self);
         if let Err(error) = listener.connect().await {

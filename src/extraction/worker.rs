@@ -164,8 +164,15 @@ impl Worker {
     /// Works until `shutdown` completes; then gives back what was not begun, waits for what was, and
     /// returns.
     ///
-    /// A connection that is lost, or a database that is down, ends nothing: the worker goes on when it
-    /// can. Dropped, it stops its jobs where they are; others take them when the leases end.
+    /// A database that does not do what it is asked ends nothing: the worker tries again, with pauses
+    /// of up to 3 s, and goes on when it can. That holds for lost connections and servers that are
+    /// down, full, busy or locked, for read-only times and standbys that are to be promoted, for
+    /// passwords, privileges and schemas that are being changed. An outcome is tried until it is stored
+    /// or another worker has the job; one that the database refuses for what it holds becomes a failed
+    /// attempt. A lease is lost when heartbeats fail for longer than it, and then somebody else claims
+    /// the job. Each failure is logged as a warning.
+    ///
+    /// Dropped, it stops its jobs where they are; others take them when the leases end.
     ///
     /// The pool needs connections for the worker (one for claims, one for heartbeats, one for each job
     /// that ends) besides those that the handlers use: a handler that waits for the pool for longer
@@ -174,9 +181,9 @@ impl Worker {
     /// # Errors
     ///
     /// [`InvalidInput`](Error::InvalidInput) for options out of range;
-    /// [`PoolClosed`](Error::PoolClosed) when the database handle was closed;
-    /// [`SchemaMismatch`](Error::SchemaMismatch), [`PermissionDenied`](Error::PermissionDenied),
-    /// [`ReadOnly`](Error::ReadOnly): waiting does not help.
+    /// [`PoolClosed`](Error::PoolClosed) when the database handle was closed. At the start, before it
+    /// has looked for jobs once, also [`SchemaMismatch`](Error::SchemaMismatch) and
+    /// [`PermissionDenied`](Error::PermissionDenied): the database is not migrated, or the role may not.
     pub async fn run<H, F, E>(
         self,
         handler: H,

@@ -82,6 +82,8 @@ pub(super) struct Run<H> {
     waiting: VecDeque<ClaimedJob>,
     running: JoinSet<()>,
     failures: u32,
+    // Whether a claim has succeeded.
+    has_worked: bool,
 }
 
 impl<H, F, E> Run<H>
@@ -99,6 +101,7 @@ where
             waiting: VecDeque::new(),
             running: JoinSet::new(),
             failures: 0,
+            has_worked: false,
         }
     }
 
@@ -179,12 +182,26 @@ where
         }
     }
 
+    /// Whether a claim that failed so ends the worker.
+    ///
+    /// What the application did itself does. A schema that does not fit and missing privileges do at the
+    /// start, as mistakes that somebody should be told of; later they are a deploy's that is under way,
+    /// and pass. So does everything else: a server that is down, full, read-only, or changes its
+    /// passwords.
+    fn is_ended_by(&self, error: &Error) -> bool {
+        match error {
+            Error::PoolClosed | Error::InvalidInput(_) => true,
+            Error::SchemaMismatch(_) | Error::PermissionDenied(_) => !self.has_worked,
+            _ => false,
+        }
+    }
+
     /// Takes jobs. Returns how long to wait when there were none; fails when waiting can't help.
     async fn claim(&mut self, free: usize) -> Result<Option<Duration>> {
         let n = free as i64 + i64::from(self.options.prefetch);
         let claimed = match self.db.extraction_jobs().claim(n, self.options.lease).await {
             Ok(claimed) => claimed,
-            Err(error) if is_final(&error) => return Err(error),
+            Err(error) if self.is_ended_by(&error) => return Err(error),
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
                 let pause = backoff(self.failures);
@@ -193,6 +210,7 @@ where
             }
         };
         self.failures = 0;
+        self.has_worked = true;
         if !claimed.is_empty() {
             claimed.iter().for_each(|claimed| self.held.take(claimed.lease));
             self.waiting.extend(claimed);
@@ -286,14 +304,17 @@ async fn work_on<H, F, E>(
     held.forget(lease);
 }
 
-/// Stores an outcome, trying again while the database can't be reached.
+/// Stores an outcome, trying again until it is stored or another worker has the job.
+///
+/// No time ends that. While nothing can be written nobody can take the job over, though its lease is
+/// past; and when it can be, the heartbeats tell that the lease was lost and end this task. Done anew,
+/// the job would cost what it cost.
 async fn store(
     db: &Database,
     options: &WorkerOptions,
     lease: JobLease,
     mut outcome: Result<Value, JobError>,
 ) {
-    let began = Instant::now();
     let mut failures = 0;
     loop {
         let jobs = db.extraction_jobs();
@@ -308,11 +329,14 @@ async fn store(
                 tracing::warn!(job.id = %lease.job_id(), "lease lost: the outcome is not stored");
                 return;
             }
-            Err(error @ Error::InvalidInput(_)) if outcome.is_ok() => {
+            Err(error) if refuses_outcome(&error) && outcome.is_ok() => {
                 outcome = Err(JobError::retry(format!("the result can't be stored: {error}")));
             }
-            // The heartbeats may still hold the lease; past it, another worker does the job.
-            Err(error) if is_final(&error) || began.elapsed() > options.lease => {
+            // Waiting can't help; or it is stored, and the row that came back can't be read.
+            Err(error)
+                if refuses_outcome(&error)
+                    || matches!(error, Error::PoolClosed | Error::Decode(_)) =>
+            {
                 tracing::error!(job.id = %lease.job_id(), %error, "the outcome could not be stored");
                 return;
             }
@@ -325,16 +349,17 @@ async fn store(
     }
 }
 
-/// Whether trying again can't help.
-fn is_final(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::PoolClosed
-            | Error::InvalidInput(_)
-            | Error::SchemaMismatch(_)
-            | Error::PermissionDenied(_)
-            | Error::ReadOnly
-    )
+/// Whether it is this outcome that can't be stored, now or later: input, constraints, data and limits.
+fn refuses_outcome(error: &Error) -> bool {
+    match error {
+        Error::InvalidInput(_) | Error::Conflict(_) | Error::ForeignKey(_) | Error::Check(_) => {
+            true
+        }
+        Error::Database(source) => source
+            .sqlstate()
+            .is_some_and(|state| ["22", "23", "54"].iter().any(|class| state.starts_with(class))),
+        _ => false,
+    }
 }
 
 /// 50 ms, doubled each time, at most about 3 s; of that a random part between a half and the whole.

@@ -3,18 +3,22 @@
 use std::time::Duration;
 
 use chancery::{
-    Database, DatabaseConfig, Error, HealthStatus, IsolationLevel, Result, ServerRole,
-    TransactionOptions, UserId,
+    Database, DatabaseConfig, Error, HealthStatus, IsolationLevel, JobError, JobStatus, Result,
+    ServerRole, TransactionOptions, UserId,
 };
 use private_postgres::{Server, StopMode};
 use serde_json::json;
+use sqlx::PgPool;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use url::Url;
 
+use crate::job_worker::{OPTIONS, get, start, told, until};
 use crate::replicas::{caught_up, on, pair};
 use crate::support::database::{connect, eventually};
+use crate::support::events::Events;
 use crate::support::proxy::Proxy;
-use crate::support::{new_user, user};
+use crate::support::{job, new_job, new_user, project, user};
 
 const CONNECTIONS: u32 = 4;
 
@@ -309,4 +313,131 @@ async fn a_write_in_a_transaction_that_was_to_read_starts_no_search() {
     assert!(matches!(refused, Err(Error::ReadOnly)), "{refused:?}");
     assert_eq!(backend().await, before);
     db.close().await;
+}
+
+/// A handler that tells when it begins, and ends when it is told.
+fn gated() -> (
+    impl Fn(
+        chancery::ClaimedJob,
+    ) -> futures_util::future::BoxFuture<
+        'static,
+        std::result::Result<serde_json::Value, JobError>,
+    > + Send
+    + Sync
+    + 'static,
+    mpsc::UnboundedReceiver<()>,
+    std::sync::Arc<tokio::sync::Semaphore>,
+) {
+    let (began, begins) = mpsc::unbounded_channel();
+    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let ends = gate.clone();
+    let handler = move |_| {
+        let (began, ends) = (began.clone(), ends.clone());
+        Box::pin(async move {
+            began.send(()).unwrap();
+            ends.acquire().await.unwrap().forget();
+            Ok(json!(1))
+        }) as _
+    };
+    (handler, begins, gate)
+}
+
+/// Waits until a line was logged that has all of these in it.
+async fn until_logged(events: &Events, words: &[&str]) {
+    eventually(&format!("{words:?} is logged"), async || {
+        events.take().iter().any(|(_, _, text)| words.iter().all(|word| text.contains(word)))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_stores_what_was_done_while_roles_were_exchanged_and_goes_on() {
+    let Some((primary, standby)) = pair().await else { return };
+    let db = connected(&both(&primary, &standby)).await;
+    let first = job(&db).await;
+    let (handler, mut began, gate) = gated();
+    let worker = start(&db, OPTIONS, handler);
+    told(&mut began).await;
+    let servers = exchange(primary, standby).await;
+    gate.add_permits(2);
+    let done = until(&db, first.id, JobStatus::Completed).await;
+    assert_eq!((done.attempts, done.result_data), (1, Some(json!(1))));
+    let second = db.extraction_jobs().create(new_job(first.project_id)).await.unwrap();
+    until(&db, second.id, JobStatus::Completed).await;
+    worker.stop().await;
+    db.close().await;
+    drop(servers);
+}
+
+#[tokio::test]
+async fn a_worker_waits_for_the_end_of_a_read_only_time_and_stores_what_was_done() {
+    let (server, db) = migrated().await;
+    let first = job(&db).await;
+    let events = Events::capture();
+    let (handler, mut began, gate) = gated();
+    let worker = start(&db, OPTIONS, handler);
+    told(&mut began).await;
+    set_read_only(&server).await;
+    on(
+        &server,
+        &["select pg_terminate_backend(pid) from pg_stat_activity
+            where pid <> pg_backend_pid() and backend_type = 'client backend'"],
+    )
+    .await;
+    gate.add_permits(2);
+    until_logged(&events, &["storing an outcome failed", "read-only"]).await;
+    until_logged(&events, &["claiming extraction jobs failed", "read-only"]).await;
+    assert_eq!(get(&db, first.id).await.status, JobStatus::Processing);
+    assert!(!worker.task.is_finished());
+
+    set_read_write(&server).await;
+    let done = until(&db, first.id, JobStatus::Completed).await;
+    assert_eq!((done.attempts, done.result_data), (1, Some(json!(1))));
+    let second = db.extraction_jobs().create(new_job(first.project_id)).await.unwrap();
+    until(&db, second.id, JobStatus::Completed).await;
+    worker.stop().await;
+    db.close().await;
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn a_worker_waits_for_a_schema_that_is_being_changed(pool: PgPool) {
+    let db = Database::from_pool(pool.clone());
+    let first = job(&db).await;
+    let events = Events::capture();
+    let (handler, mut began, gate) = gated();
+    let poll_interval = Duration::from_millis(20);
+    let options = chancery::WorkerOptions { poll_interval, listen: false, ..OPTIONS };
+    let worker = start(&db, options, handler);
+    told(&mut began).await;
+    sqlx::query("alter table extraction_jobs rename to gone").execute(&pool).await.unwrap();
+    gate.add_permits(1);
+    until_logged(&events, &["storing an outcome failed", "schema"]).await;
+    until_logged(&events, &["claiming extraction jobs failed", "schema"]).await;
+    sqlx::query("alter table gone rename to extraction_jobs").execute(&pool).await.unwrap();
+    let done = until(&db, first.id, JobStatus::Completed).await;
+    assert_eq!((done.attempts, done.result_data), (1, Some(json!(1))));
+    worker.stop().await;
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_worker_that_starts_on_a_database_without_tables_says_so(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    let worker = start(&db, OPTIONS, async |_| Ok(json!(1)));
+    let ended = worker.task.await.unwrap();
+    assert!(matches!(ended, Err(Error::SchemaMismatch(_))), "{ended:?}");
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn a_result_that_the_table_refuses_is_a_failed_attempt(pool: PgPool) {
+    let db = Database::from_pool(pool.clone());
+    let sql = "alter table extraction_jobs add constraint small check (result_data <> '7')";
+    sqlx::query(sql).execute(&pool).await.unwrap();
+    let project = project(&db).await;
+    let new = new_job(project.id).max_attempts(1);
+    let job = db.extraction_jobs().create(new).await.unwrap();
+    let worker = start(&db, OPTIONS, async |_| Ok(json!(7)));
+    let failed = until(&db, job.id, JobStatus::Failed).await;
+    let message = failed.error_message.unwrap();
+    assert!(message.starts_with("the result can't be stored"), "{message}");
+    worker.stop().await;
 }
