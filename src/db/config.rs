@@ -1,6 +1,7 @@
 //! Where the database is, and how the pool behaves.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -15,22 +16,29 @@ use super::pooler::PoolerMode;
 use super::role_check::RoleCheck;
 
 mod builder;
+mod files;
+mod parameters;
 #[cfg(test)]
 mod tests;
 mod url;
 
 pub use builder::DatabaseConfigBuilder;
+pub(crate) use files::PemFile;
 
-/// Whether connections are encrypted, and what of the server's certificate is checked.
+/// Whether connections are encrypted, and what of the server's certificate is checked. On a socket of this
+/// machine none is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SslMode {
     /// No encryption.
     Disable,
     /// Encrypted if the server can; nothing is checked. The default for this machine.
     Prefer,
-    /// Encrypted; nothing is checked.
+    /// Encrypted; nothing is checked, unless a root certificate is named: then it is
+    /// [`VerifyCa`](Self::VerifyCa), as with libpq.
     Require,
-    /// Encrypted, and the certificate is signed by a trusted authority.
+    /// Encrypted, and the certificate is signed by a trusted authority, for whatever host. Those that are
+    /// trusted everywhere stay trusted beside the one that is named, so that whoever has a certificate of
+    /// theirs passes: [`VerifyFull`](Self::VerifyFull) is what protects from them.
     VerifyCa,
     /// Encrypted, signed, and made out to this host. The default for every other machine.
     VerifyFull,
@@ -83,17 +91,38 @@ impl From<SslMode> for PgSslMode {
 ///
 /// # The URL
 ///
-/// `postgres://` and `postgresql://`, also with a Python driver's name (`postgresql+asyncpg://`),
-/// which is ignored. Parameters: `sslmode` (or asyncpg's `ssl`), `sslrootcert`, `sslcert`, `sslkey`,
-/// `application_name`, `options`, `host`, `port`, `user`, `password`, `dbname`, `connect_timeout`
-/// (seconds). `channel_binding` is accepted and ignored. Any other is refused by name.
+/// `postgres://` and `postgresql://`, read as libpq reads them. A Python driver's name
+/// (`postgresql+asyncpg://`) is passed over, and so are quotation marks around the whole, which `docker
+/// --env-file` leaves there. JDBC's URLs and lists of `host=… dbname=…` are refused.
 ///
-/// Special characters are percent-encoded: `/`, `?`, `#` and `@` in a password, `@` after the host, `&`
-/// in a parameter, tabs and line breaks everywhere.
+/// | parameter | what becomes of it |
+/// |---|---|
+/// | `host`, `port`, `user`, `password`, `dbname` | hold in place of the URL's own part; `hostaddr` does where there is no host. A host that begins with `/` is the folder of a socket, without `/.s.PGSQL.5432` |
+/// | `sslmode`, or asyncpg's `ssl` | is the [`SslMode`]; `allow` counts as `prefer`, node's `no-verify` as `require` |
+/// | `sslrootcert` | names a file in PEM form with the authority that signs the server's certificate. `require` then is `verify-ca`, and without `sslmode` it is `verify-full`. `system`: the authorities that are trusted everywhere, which are a list of the driver's and not this machine's |
+/// | `sslcert`, `sslkey` | name this client's certificate and its key, files in PEM form |
+/// | `channel_binding=require` | makes it `verify-full`, whatever `sslmode` says: the driver can't bind the channel |
+/// | `application_name`, `fallback_application_name` | is the name that the server shows |
+/// | `options` | holds settings of the session, `-c name=value` or `--name=value`; a backslash before a blank makes it part of the value |
+/// | `schema`, Prisma's | sets `search_path`; `public` has no effect |
+/// | `connect_timeout` | is a number of seconds, above 0 |
+/// | `target_session_attrs` | see below |
+/// | other libraries' pools and caches (`pgbouncer`, `connection_limit`, `pool_timeout`, `prepared_statements`, …), `keepalives` and its kin, `tcp_user_timeout`, `sslnegotiation=direct`, `sslsni` | have no effect. When connecting, one warning for each URL names them |
+/// | `gssencmode`, `client_encoding`, `replication`, `load_balance_hosts` and others | are taken where they ask for what holds anyway |
+/// | what would be missed (`require_auth`, `sslcrl`, `gssencmode=require`, `service`, …) and every other | is refused, with what to write instead |
+///
+/// Other libraries' limits of a pool are not taken over: they are made for pools that work differently, and
+/// `connection_limit=1`, which some providers print, would let every caller wait for every other. Poolers
+/// are found out without `pgbouncer=true` ([`PoolerMode`]).
+///
+/// Special characters are percent-encoded: `%` everywhere, `/`, `?`, `#` and `@` in a password, `@` after
+/// the host, `&` in a parameter, tabs and line breaks everywhere. A `+` is a plus. A password that a server
+/// asks for by scram-sha-256 can't hold emoji and other characters that are newer than RFC 4013.
 ///
 /// Without `sslmode`, `verify-full` holds for every host that is not `localhost`, a loopback address or a
-/// socket. The certificate may be signed by an authority that is trusted everywhere or by the one that
-/// `sslrootcert` names (a file in PEM form).
+/// socket. Where a provider has an authority of its own (Amazon RDS), `sslrootcert` names it; where its
+/// certificates are signed by nobody (Heroku), `sslmode=require` encrypts and checks nothing; in a private
+/// network without TLS, it is `sslmode=disable`. Sockets are not encrypted, whatever `sslmode` says.
 ///
 /// Notices and warnings that the server would send beside its answers are kept back
 /// (`client_min_messages=error`): triggers can put values into them, and the driver logs them. Who wants
@@ -151,8 +180,21 @@ pub enum ConfigError {
     #[error("the database URL can't be used: {0}")]
     InvalidUrl(String),
     /// The URL has a parameter that this crate does not know.
-    #[error("the database URL has an unknown parameter {0:?}")]
+    #[error(
+        "the database URL has an unknown parameter {0:?}: leave it out; a setting of the server is written options=-c%20name%3Dvalue"
+    )]
     UnknownParameter(String),
+    /// A file that the configuration names can't be used. It is looked at when the configuration is made,
+    /// and again when connecting failed.
+    #[error("{setting}: the file {path:?} {problem}")]
+    File {
+        /// The URL's parameter that names it, or whose place the builder's method takes.
+        setting: &'static str,
+        /// Where it should be.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A setting is out of its range.
     #[error("{setting} must be {expected}")]
     OutOfRange {
@@ -164,7 +206,7 @@ pub enum ConfigError {
 }
 
 impl DatabaseConfig {
-    /// From `DATABASE_URL` and these optional variables, and no others:
+    /// From `DATABASE_URL` ([what it may hold](Self#the-url)) and these optional variables, and no others:
     ///
     /// | variable | meaning | default |
     /// |---|---|---|
@@ -272,13 +314,32 @@ impl DatabaseConfig {
         self.server.connect_timeout
     }
 
-    /// The hosts that the pool may connect to: behind a pooler, those of the URL alone.
-    pub(crate) fn writers(&self) -> Hosts {
+    /// Tells of what was said and has no effect.
+    pub(crate) fn warn_of_the_ignored(&self) {
         for name in ["PGOPTIONS", "PGSSLCERT", "PGSSLKEY"] {
             if std::env::var_os(name).is_some() {
                 tracing::warn!(name, "the driver takes this variable from the environment");
             }
         }
+        for (url, server) in [
+            ("url", Some(&self.server)),
+            ("direct_url", self.direct.as_ref()),
+            ("reader_url", self.reader.as_ref()),
+        ] {
+            let Some(server) = server.filter(|server| !server.ignored.is_empty()) else { continue };
+            tracing::warn!(
+                target: "chancery",
+                event = "database.parameters_ignored",
+                url,
+                parameters = server.ignored.join(", "),
+                "parameters of the database URL have no effect; the pool's settings are variables of the \
+                 environment and methods of the builder"
+            );
+        }
+    }
+
+    /// The hosts that the pool may connect to: behind a pooler, those of the URL alone.
+    pub(crate) fn writers(&self) -> Hosts {
         let mut hosts = self.hosts(&self.server);
         let own = hosts.len();
         if let Some(reader) = &self.reader {
@@ -306,13 +367,14 @@ impl DatabaseConfig {
             .map(|(host, port)| {
                 let bare = self.connect_options(server, host, port);
                 let mut options = bare.clone().options(self.session_settings());
-                if let Some(extra) = &server.options {
-                    options = options.options(parse_options(extra));
+                if !server.options.is_empty() {
+                    options =
+                        options.options(server.options.iter().map(|(name, value)| (name, value)));
                 }
                 Host {
                     options,
                     bare,
-                    has_options_of_its_own: server.options.is_some(),
+                    has_options_of_its_own: !server.options.is_empty(),
                     target: target(server, host, port),
                 }
             })
@@ -335,6 +397,8 @@ impl DatabaseConfig {
 
     /// The driver's options for one connection, without settings of the session.
     fn connect_options(&self, server: &url::Server, host: &str, port: u16) -> PgConnectOptions {
+        // The server speaks no TLS on a socket, where nobody listens in; libpq asks for none either.
+        let ssl_mode = if url::is_socket(host) { SslMode::Disable } else { server.ssl_mode() };
         // Every field is set: the driver's constructor starts from libpq's variables.
         let mut options = PgConnectOptions::new_without_pgpass()
             .host(host)
@@ -342,17 +406,17 @@ impl DatabaseConfig {
             .username(&server.user)
             .password(server.password.as_ref().map_or("", ExposeSecret::expose_secret))
             .database(&server.database)
-            .ssl_mode(server.ssl_mode.into())
+            .ssl_mode(ssl_mode.into())
             .application_name(&server.application_name)
             // It is about text, and values travel in binary; poolers refuse it.
             .extra_float_digits(None);
         options = match &server.ssl_root_cert {
             Some(url::RootCert::File(path)) => options.ssl_root_cert(path),
             Some(url::RootCert::Pem(pem)) => options.ssl_root_cert_from_pem(pem.clone()),
-            None if std::env::var_os("PGSSLROOTCERT").is_some() => {
-                options.ssl_root_cert_from_pem(Vec::new())
-            }
-            None => options,
+            None | Some(url::RootCert::System) => match std::env::var_os("PGSSLROOTCERT") {
+                Some(_) => options.ssl_root_cert_from_pem(Vec::new()),
+                None => options,
+            },
         };
         if let Some(path) = &server.ssl_cert {
             options = options.ssl_client_cert(path);
@@ -376,7 +440,8 @@ fn target(server: &url::Server, host: &str, port: u16) -> ConnectTarget {
     } else {
         format!("{host}:{port}")
     };
-    ConnectTarget { address, user: server.user.clone(), database: server.database.clone() }
+    let files = if url::is_socket(host) { Vec::new() } else { server.files() };
+    ConnectTarget { address, user: server.user.clone(), database: server.database.clone(), files }
 }
 
 fn parse<T: FromStr>(
@@ -390,15 +455,6 @@ fn parse<T: FromStr>(
         .map_err(|_| ConfigError::InvalidVariable { variable, expected })
 }
 
-/// `-c name=value` pairs, as libpq's `options` parameter has them.
-fn parse_options(text: &str) -> Vec<(String, String)> {
-    text.split_whitespace()
-        .map(|word| word.strip_prefix("-c").or_else(|| word.strip_prefix("--")).unwrap_or(word))
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
-}
-
 impl fmt::Debug for DatabaseConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DatabaseConfig")
@@ -406,7 +462,7 @@ impl fmt::Debug for DatabaseConfig {
             .field("port", &self.server.port)
             .field("user", &self.server.user)
             .field("database", &self.server.database)
-            .field("ssl_mode", &self.server.ssl_mode)
+            .field("ssl_mode", &self.server.ssl_mode())
             .field("pool_size", &self.pool_size)
             .field("max_overflow", &self.max_overflow)
             .finish_non_exhaustive()

@@ -69,7 +69,8 @@ impl Database {
     /// [`Error::DatabaseMissing`], [`Error::Tls`] or [`Error::TooManyConnections`], within the
     /// configuration's `connect_timeout`; [`Error::UnsafePooler`] when prepared statements would get
     /// lost on the way ([`PoolerMode`](crate::PoolerMode)); [`Error::RoleRefused`] when the
-    /// configuration does not take the login role.
+    /// configuration does not take the login role; [`Error::Config`] when a file with a certificate has
+    /// gone, or the driver can't send this password.
     pub async fn connect(config: &DatabaseConfig) -> Result<Self> {
         let database = Self::connect_lazy(config);
         let look = async {
@@ -114,6 +115,7 @@ impl Database {
     /// As [`connect`](Self::connect), without trying: the first use connects. Must be called inside
     /// a tokio runtime.
     pub fn connect_lazy(config: &DatabaseConfig) -> Self {
+        config.warn_of_the_ignored();
         let hosts = Arc::new(config.writers());
         let leases = Self::pool_of(config, hosts);
         let timeouts = Timeouts {
@@ -198,6 +200,7 @@ impl Database {
             },
             user: options.get_username().to_owned(),
             database: options.get_database().unwrap_or_default().to_owned(),
+            files: Vec::new(),
         };
         let timeouts = Timeouts {
             connect: Duration::from_secs(3),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::postgres::PgDatabaseError;
 
 use super::answer::{ends_connection, refuses_writes};
-use super::config::ConfigError;
+use super::config::{ConfigError, PemFile};
 use super::constraint::Constraint;
 use super::migrate::MigrationError;
 use super::outcome::TransactionId;
@@ -82,7 +82,9 @@ pub enum Error {
     },
 
     /// The connection can't be encrypted as the configuration asks.
-    #[error("TLS with the server failed: {0}; see sslmode and sslrootcert in the URL")]
+    #[error(
+        "TLS with the server failed: {0}; see sslmode and sslrootcert in the URL (channel_binding=require checks the certificate as sslmode=verify-full does)"
+    )]
     Tls(#[source] DriverError),
 
     /// A pooler stands between, and statements would get wrong answers or lose their settings.
@@ -293,7 +295,24 @@ impl Error {
 
     /// The error of an attempt to connect, told with what was tried.
     pub(crate) fn from_connect(error: sqlx::Error, target: &ConnectTarget) -> Self {
+        // A file that the driver needs may have gone since the configuration was made.
+        let of_files = matches!(
+            error,
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Configuration(_)
+        );
+        if of_files && let Err(error) = target.files.iter().try_for_each(PemFile::check) {
+            return Self::Config(error);
+        }
         match error {
+            // RFC 4013, which other clients don't insist on. The driver's words hold the character.
+            sqlx::Error::Configuration(e) if e.to_string().contains("saslprep") => {
+                let user = e.to_string().contains("username");
+                Self::Config(ConfigError::OutOfRange {
+                    setting: if user { "user" } else { "password" },
+                    expected: "of other characters: the driver can't send some of them (emoji, for example) to a \
+                               server that asks for scram-sha-256; ASCII is safe",
+                })
+            }
             // What TLS makes of a certificate that it refuses.
             sqlx::Error::Io(source)
                 if source.kind() == std::io::ErrorKind::InvalidData
@@ -388,6 +407,8 @@ pub(crate) struct ConnectTarget {
     pub address: String,
     pub user: String,
     pub database: String,
+    /// What TLS needs.
+    pub files: Vec<PemFile>,
 }
 
 impl From<sqlx::Error> for Error {

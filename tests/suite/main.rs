@@ -50,5 +50,6 @@ mod transactions;
 mod transcripts;
 mod turns;
 mod unit_of_work;
+mod urls;
 mod users;
 mod web;

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chancery::{Database, DatabaseConfig, DatabaseConfigBuilder, Error, SslMode};
+use chancery::{ConfigError, Database, DatabaseConfig, DatabaseConfigBuilder, Error, SslMode};
 use private_postgres::Server;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     date_time_ymd,
 };
 
+use crate::support::psql::psql;
 use crate::support::unique;
 
 /// Signs certificates.
@@ -186,6 +187,98 @@ async fn another_machine_must_show_a_certificate_that_is_right() {
         assert!(!encrypted(far().ssl_mode(mode)).await.unwrap(), "told otherwise by name");
     }
     assert!(!encrypted(at(&server, "localhost")).await.unwrap());
+}
+
+/// The driver can't bind the channel, so the certificate must protect it.
+#[tokio::test]
+async fn with_channel_binding_a_wrong_certificate_does_not_connect() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let server = serving(&ours.server("localhost")).start().unwrap();
+    let binding = |host: &str, mode: &str| {
+        let parameters = format!("?channel_binding=require{mode}");
+        let port = server.port();
+        at(&server, host).url(&format!("postgres://postgres@{host}:{port}/postgres{parameters}"))
+    };
+    let modes = ["", "&sslmode=prefer", "&sslmode=require", "&ssl=true", "&sslmode=verify-ca"];
+    for (host, mode) in modes.map(|mode| [("localhost", mode), ("LOCALHOST", mode)]).concat() {
+        refused(encrypted(binding(host, mode)).await, "UnknownIssuer");
+        let wrong = binding(host, mode).ssl_root_cert_pem(theirs.pem.clone());
+        refused(encrypted(wrong).await, "UnknownIssuer");
+        let right = binding(host, mode).ssl_root_cert_pem(ours.pem.clone());
+        assert!(encrypted(right).await.unwrap(), "{host} {mode}");
+    }
+    for mode in [SslMode::Prefer, SslMode::Require, SslMode::VerifyCa] {
+        refused(encrypted(binding("localhost", "").ssl_mode(mode)).await, "UnknownIssuer");
+    }
+    serve(&server, &ours.server("elsewhere.example"));
+    for mode in modes {
+        let right = binding("localhost", mode).ssl_root_cert_pem(ours.pem.clone());
+        refused(encrypted(right).await, "not valid for name");
+    }
+}
+
+#[tokio::test]
+async fn a_root_certificate_is_used_as_psql_does() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let server = serving(&ours.server("localhost")).start().unwrap();
+    let folder = Folder::new();
+    let right = folder.file("right.pem", &ours.pem);
+    let wrong = folder.file("wrong.pem", &theirs.pem);
+    let check = async |mode: &str, root: &PathBuf, connects: bool| {
+        let (port, root) = (server.port(), root.display());
+        let url = format!(
+            "postgres://postgres@localhost:{port}/postgres?sslmode={mode}&sslrootcert={root}"
+        );
+        let outcome = encrypted(DatabaseConfig::builder().url(&url)).await;
+        assert_eq!(outcome.is_ok(), connects, "{url}: {outcome:?}");
+        if let Some(theirs) = psql(&url, "select 1") {
+            assert_eq!(theirs.is_ok(), connects, "{url}: psql: {theirs:?}");
+        }
+    };
+    for mode in ["require", "verify-ca", "verify-full"] {
+        check(mode, &right, true).await;
+        check(mode, &wrong, false).await;
+    }
+    serve(&server, &ours.server("elsewhere.example"));
+    check("require", &right, true).await;
+    check("verify-ca", &right, true).await;
+    check("verify-full", &right, false).await;
+
+    // The same by the builder, and the authorities that are trusted everywhere: ours is not one.
+    let require = at(&server, "localhost").ssl_mode(SslMode::Require);
+    refused(
+        encrypted(require.clone().ssl_root_cert_pem(theirs.pem.clone())).await,
+        "UnknownIssuer",
+    );
+    assert!(encrypted(require.ssl_root_cert_pem(ours.pem.clone())).await.unwrap());
+    let port = server.port();
+    let system = format!("postgres://postgres@localhost:{port}/postgres?sslrootcert=system");
+    refused(encrypted(DatabaseConfig::builder().url(&system)).await, "UnknownIssuer");
+}
+
+#[tokio::test]
+async fn a_root_certificate_that_is_gone_is_told_by_its_path_and_not_waited_for() {
+    let ours = Authority::new("ours");
+    let server = serving(&ours.server("localhost")).start().unwrap();
+    let folder = Folder::new();
+    let root = folder.file("root.pem", &ours.pem);
+    // Who waits for a server to come back does so for this long.
+    let config = at(&server, "LOCALHOST").ssl_root_cert(&root).max_overflow(0);
+    let config = config.pool_timeout(Duration::from_secs(600)).build().unwrap();
+    let db = Database::connect(&config).await.unwrap();
+    let told = |error: Error| {
+        let expected =
+            matches!(&error, Error::Config(ConfigError::File { path, .. }) if *path == root);
+        assert!(expected, "{error:?}");
+    };
+    fs::remove_file(&root).unwrap();
+    told(Database::connect(&config).await.unwrap_err());
+    told(sqlx::query("select 1").execute(db.executor()).await.unwrap_err().into());
+    folder.file("root.pem", "no longer a certificate");
+    told(sqlx::query("select 1").execute(db.executor()).await.unwrap_err().into());
+    folder.file("root.pem", &ours.pem);
+    sqlx::query("select 1").execute(db.executor()).await.unwrap();
+    db.close().await;
 }
 
 /// The lost connection's successor is held to the same.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::url::{self, RootCert, Wanted};
+use super::files::Holds;
+use super::parameters::Wanted;
+use super::url::{self, RootCert};
 use super::{ConfigError, DatabaseConfig, PoolOrder, SslMode};
 use crate::db::pooler::PoolerMode;
 use crate::db::role_check::RoleCheck;
@@ -107,7 +109,8 @@ impl DatabaseConfigBuilder {
         self
     }
 
-    /// Encryption, instead of the URL's.
+    /// Encryption, instead of the URL's `sslmode`. What `channel_binding=require` and a root certificate ask
+    /// for beyond it still holds.
     pub fn ssl_mode(mut self, mode: SslMode) -> Self {
         self.ssl_mode = Some(mode);
         self
@@ -258,7 +261,7 @@ impl DatabaseConfigBuilder {
             let mut server = url::parse(text.expose_secret())?;
             server.connect_timeout = self.connect_timeout.unwrap_or(server.connect_timeout);
             server.password = self.password.clone().or(server.password);
-            server.ssl_mode = self.ssl_mode.unwrap_or(server.ssl_mode);
+            server.asked_ssl_mode = self.ssl_mode.or(server.asked_ssl_mode);
             server.ssl_root_cert = self.ssl_root_cert.clone().or(server.ssl_root_cert);
             if let Some((cert, key)) = &self.ssl_client_cert {
                 (server.ssl_cert, server.ssl_key) = (Some(cert.clone()), Some(key.clone()));
@@ -266,6 +269,7 @@ impl DatabaseConfigBuilder {
             if let Some(name) = &self.application_name {
                 server.application_name.clone_from(name);
             }
+            server.check_ssl()?;
             Ok(server)
         };
         let server = parse(&url)?;
@@ -274,6 +278,9 @@ impl DatabaseConfigBuilder {
                 ConfigError::InvalidUrl(what) => {
                     ConfigError::InvalidUrl(format!("{setting}: {what}"))
                 }
+                ConfigError::UnknownParameter(name) => ConfigError::InvalidUrl(format!(
+                    "{setting}: it has an unknown parameter {name:?}"
+                )),
                 other => other,
             })
         };
@@ -300,6 +307,10 @@ impl DatabaseConfigBuilder {
             inside.then_some(()).ok_or(ConfigError::OutOfRange { setting, expected })
         };
         range("pool_size", (1..=1000).contains(&self.pool_size), "between 1 and 1000")?;
+        if let Some(RootCert::Pem(pem)) = &self.ssl_root_cert {
+            let whole = Holds::Certificate.problem(pem).is_none();
+            range("ssl_root_cert_pem", whole, "certificates in PEM form")?;
+        }
         range("max_overflow", self.max_overflow <= 1000, "between 0 and 1000")?;
         for (setting, timeout) in [
             ("connect_timeout", server.connect_timeout),
@@ -323,11 +334,9 @@ impl DatabaseConfigBuilder {
         // The protocol ends each of them with a NUL: what follows would be a setting of its own.
         for server in [Some(&server), direct.as_ref(), reader.as_ref()].into_iter().flatten() {
             let password = server.password.as_ref().map(ExposeSecret::expose_secret);
-            for (setting, text) in [
-                ("application_name", Some(&*server.application_name)),
-                ("options", server.options.as_deref()),
-                ("password", password),
-            ] {
+            for (setting, text) in
+                [("application_name", Some(&*server.application_name)), ("password", password)]
+            {
                 let whole = !text.is_some_and(|text| text.contains('\0'));
                 range(setting, whole, "without NUL characters")?;
             }

@@ -1,12 +1,14 @@
 //! The database URL: what of it is understood, and what is refused.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
-use url::Url;
 
+use super::files::{Holds, PemFile};
+use super::parameters::{Parameters, Wanted};
 use super::{ConfigError, SslMode};
 
 /// What a URL says.
@@ -20,13 +22,21 @@ pub(super) struct Server {
     pub user: String,
     pub password: Option<SecretString>,
     pub database: String,
-    pub ssl_mode: SslMode,
+    /// What is asked for by name; what holds is [`ssl_mode`](Self::ssl_mode).
+    pub asked_ssl_mode: Option<SslMode>,
+    /// `channel_binding=require`.
+    pub binds_channel: bool,
+    /// `sslnegotiation=direct`.
+    pub direct_tls: bool,
     pub ssl_root_cert: Option<RootCert>,
     pub ssl_cert: Option<PathBuf>,
     pub ssl_key: Option<PathBuf>,
     pub application_name: String,
-    pub options: Option<String>,
+    /// Names and values of the session's settings.
+    pub options: Vec<(String, String)>,
     pub connect_timeout: Duration,
+    /// The parameters that have no effect.
+    pub ignored: Vec<&'static str>,
 }
 
 /// The certificate of the authority that signs the server's.
@@ -34,32 +44,21 @@ pub(super) struct Server {
 pub(super) enum RootCert {
     File(PathBuf),
     Pem(Vec<u8>),
+    /// `sslrootcert=system`: those that are trusted everywhere, and no others.
+    System,
 }
 
-/// `target_session_attrs`: which of several hosts is looked for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
-    Any,
-    Primary,
-    Standby,
-}
-
-fn invalid(what: impl Into<String>) -> ConfigError {
+pub(super) fn invalid(what: impl Into<String>) -> ConfigError {
     ConfigError::InvalidUrl(what.into())
 }
 
-/// Reads the URL. Messages name parts of it, never their content.
+const WRONG_PORT: &str =
+    "its port is not a number between 1 and 65535 (an IPv6 address is written in [ ])";
+
+/// Reads the URL, as libpq does where it says nothing else. Messages name parts of it, never their content.
 pub(super) fn parse(text: &str) -> Result<Server, ConfigError> {
-    let text = text.trim();
-    let (scheme, rest) = text
-        .split_once("://")
-        .ok_or_else(|| invalid("it must begin with postgres:// or postgresql://"))?;
-    // SQLAlchemy's postgresql+asyncpg and the like name a driver that is not used here.
-    match scheme.split_once('+').map_or(scheme, |(scheme, _)| scheme) {
-        "postgres" | "postgresql" => {}
-        _ => return Err(invalid("it must begin with postgres:// or postgresql://")),
-    }
-    // The URL standard has them left out, which would make another password of one.
+    let rest = after_scheme(unquoted(text.trim()))?;
+    // Others leave them out, which makes another password of one.
     if rest.contains(['\t', '\r', '\n']) {
         return Err(invalid("it contains a tab or a line break; write them as %09, %0D and %0A"));
     }
@@ -72,131 +71,80 @@ pub(super) fn parse(text: &str) -> Result<Server, ConfigError> {
              elsewhere @ as %40",
         ));
     }
-    let (authority, others) = first_host(authority);
-    // libpq takes a user without a host, which then stands in the parameters.
-    let host = if authority.ends_with('@') { "localhost" } else { "" };
-    let url = Url::parse(&format!("postgres://{authority}{host}{path}")).map_err(|e| {
-        invalid(format!("{e}; are special characters in the password percent-encoded?"))
-    })?;
-    if url.fragment().is_some() {
+    if path.contains('#') {
         return Err(invalid("it contains a #; write it as %23"));
     }
-    let decode = |part: &str, what: &str| {
-        percent_decode_str(part)
-            .decode_utf8()
-            .map(|text| text.into_owned())
-            .map_err(|_| invalid(format!("its {what} is not UTF-8")))
-    };
-    let port = |text: &str| match text.parse() {
-        Ok(port) if port > 0 => Ok(port),
-        _ => Err(invalid("its port is not a number between 1 and 65535")),
-    };
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (user, password) = login.split_once(':').unwrap_or((login, ""));
+    if password == "[YOUR-PASSWORD]" {
+        return Err(invalid("its password is a placeholder still"));
+    }
+    let (mut names, mut ports) = (Vec::new(), Vec::new());
+    for host in hosts.split(',') {
+        let (name, port) = host_and_port(host)?;
+        names.push(decoded(name, "host")?);
+        ports.push(port);
+    }
+    let mut parameters = Parameters::default();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        // It may be the rest of a password.
+        let (name, value) = pair.split_once('=').ok_or_else(|| {
+            invalid("one of its parameters has no =; write & in a value as %26, and name=value")
+        })?;
+        parameters.take(&decoded(name, "parameters")?, decoded(value, "parameters")?)?;
+    }
 
-    let mut host = decode(url.host_str().unwrap_or_default(), "host")?;
-    let mut hosts = Vec::new();
-    for other in others {
-        let other = Url::parse(&format!("postgres://{other}"))
-            .map_err(|_| invalid("one of its hosts can't be understood"))?;
-        let plain = other.path().is_empty() && other.username().is_empty();
-        if !plain || other.password().is_some() || !other.has_host() {
-            return Err(invalid("one of its hosts can't be understood"));
+    let mut hosts = parameters.hosts.unwrap_or(names);
+    if let Some(addresses) = parameters.addresses {
+        if hosts.iter().any(|host| !host.is_empty()) {
+            return Err(invalid("hostaddr stands beside a host: write the address in its place"));
         }
-        let name = decode(other.host_str().unwrap_or_default(), "host")?;
-        hosts.push((name, other.port().unwrap_or(5432)));
+        hosts = addresses;
     }
-    let mut ports = None;
-    let mut user = decode(url.username(), "user")?;
-    let mut password = url.password().map(|p| decode(p, "password")).transpose()?;
-    let mut database = decode(url.path().trim_start_matches('/'), "database")?;
-    let mut server = Server {
-        host: String::new(),
-        port: url.port().unwrap_or(5432),
-        others: Vec::new(),
-        wanted: None,
-        user: String::new(),
-        password: None,
-        database: String::new(),
-        ssl_mode: SslMode::Prefer,
-        ssl_root_cert: None,
-        ssl_cert: None,
-        ssl_key: None,
-        application_name: "chancery".into(),
-        options: None,
-        connect_timeout: Duration::from_secs(3),
-    };
-    let mut ssl_mode = None;
-    for (key, value) in url.query_pairs() {
-        let value = value.into_owned();
-        match &*key {
-            "sslmode" | "ssl" => ssl_mode = Some(parse_ssl_mode(&value)?),
-            "sslrootcert" => server.ssl_root_cert = Some(RootCert::File(value.into())),
-            "sslcert" => server.ssl_cert = Some(value.into()),
-            "sslkey" => server.ssl_key = Some(value.into()),
-            "application_name" => server.application_name = value,
-            "options" => server.options = Some(value),
-            "host" | "hostaddr" => {
-                let mut names = value.split(',').map(str::to_owned);
-                host = names.next().unwrap_or_default();
-                hosts = names.map(|name| (name, 5432)).collect();
-            }
-            "port" => ports = Some(value.split(',').map(port).collect::<Result<Vec<_>, _>>()?),
-            "target_session_attrs" => {
-                server.wanted = Some(match &*value {
-                    "any" => Wanted::Any,
-                    "read-write" | "primary" => Wanted::Primary,
-                    "read-only" | "standby" | "prefer-standby" => Wanted::Standby,
-                    _ => return Err(invalid("target_session_attrs is none of libpq's values")),
-                });
-            }
-            "user" => user = value,
-            "password" => password = Some(value),
-            "dbname" => database = value,
-            "connect_timeout" => {
-                let seconds = value.parse().map_err(|_| invalid("connect_timeout is no number"))?;
-                server.connect_timeout = Duration::from_secs(seconds);
-            }
-            // The driver can't bind the channel; TLS with verify-full protects the same exchange.
-            "channel_binding" => {}
-            // It may be the rest of the password, which is not to be shown.
-            _ if password.is_some() && url.password().is_none() => {
-                return Err(invalid(
-                    "it has an unknown parameter after its password; write & in a password as %26",
-                ));
-            }
-            _ => return Err(ConfigError::UnknownParameter(key.into_owned())),
-        }
+    if hosts.len() > 1 && hosts.iter().any(String::is_empty) {
+        return Err(invalid("one of its hosts is empty"));
     }
-    if server.port == 0 {
-        return Err(invalid("its port is not a number between 1 and 65535"));
-    }
+    let mut ports = parameters.ports.unwrap_or(ports);
     // As libpq has it: one port for all hosts, or one for each.
-    match ports.as_deref() {
-        None => {}
-        Some([port]) => {
-            server.port = *port;
-            hosts.iter_mut().for_each(|(_, p)| *p = *port);
-        }
-        Some([first, rest @ ..]) if rest.len() == hosts.len() => {
-            server.port = *first;
-            hosts.iter_mut().zip(rest).for_each(|((_, p), port)| *p = *port);
-        }
-        Some(_) => return Err(invalid("it has another number of ports than of hosts")),
+    if let [port] = ports[..] {
+        ports = vec![port; hosts.len()];
     }
-    server.host = host_name(&host);
-    server.others = hosts.iter().map(|(host, port)| (host_name(host), *port)).collect();
-    server.user = if user.is_empty() { "postgres".into() } else { user };
-    server.database = if database.is_empty() { server.user.clone() } else { database };
-    server.password = password.map(Into::into);
-    let local = server.hosts().all(|(host, _)| is_local(host));
-    server.ssl_mode = ssl_mode.unwrap_or(if local { SslMode::Prefer } else { SslMode::VerifyFull });
-    let hosts = server.hosts().map(|(host, _)| ("host", host));
-    let texts = hosts.chain([("user", &*server.user), ("database", &*server.database)]);
-    for (what, text) in texts {
-        if text.contains('\0') {
-            return Err(invalid(format!("its {what} contains a NUL character")));
-        }
+    if ports.len() != hosts.len() {
+        return Err(invalid("it has another number of ports than of hosts"));
     }
-    Ok(server)
+    let hosts = hosts.iter().map(|host| host_name(host)).collect::<Result<Vec<_>, _>>()?;
+    let mut hosts = hosts.into_iter().zip(ports);
+    let (host, port) = hosts.next().ok_or_else(|| invalid("it has no host"))?;
+
+    let or = |parameter: Option<String>, part: String| parameter.unwrap_or(part);
+    let user = or(parameters.user, decoded(user, "user")?);
+    let user = if user.is_empty() { "postgres".into() } else { user };
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let database = or(parameters.database, decoded(path, "database")?);
+    let password = or(parameters.password, decoded(password, "password")?);
+    Ok(Server {
+        host,
+        port,
+        others: hosts.collect(),
+        wanted: parameters.wanted,
+        database: if database.is_empty() { user.clone() } else { database },
+        user,
+        password: Some(password).filter(|password| !password.is_empty()).map(Into::into),
+        asked_ssl_mode: parameters.ssl_mode,
+        binds_channel: parameters.binds_channel,
+        direct_tls: parameters.direct_tls,
+        ssl_root_cert: parameters.ssl_root_cert,
+        ssl_cert: parameters.ssl_cert,
+        ssl_key: parameters.ssl_key,
+        application_name: parameters
+            .application_name
+            .or(parameters.fallback_application_name)
+            .unwrap_or_else(|| "chancery".into()),
+        options: parameters.options.into_iter().chain(parameters.schema).collect(),
+        connect_timeout: parameters.connect_timeout.unwrap_or(Duration::from_secs(3)),
+        ignored: parameters.ignored,
+    })
 }
 
 impl Server {
@@ -205,39 +153,169 @@ impl Server {
         let others = self.others.iter().map(|(host, port)| (&**host, *port));
         std::iter::once((&*self.host, self.port)).chain(others)
     }
-}
 
-/// The authority up to the end of its first host, and the other hosts with their ports.
-fn first_host(authority: &str) -> (&str, impl Iterator<Item = &str>) {
-    let hosts = authority.rfind('@').map_or(0, |at| at + 1);
-    let end = authority[hosts..].find(',').map_or(authority.len(), |comma| hosts + comma);
-    let others = authority.get(end + 1..).map(|rest| rest.split(','));
-    (&authority[..end], others.into_iter().flatten())
-}
+    /// What holds for its hosts that are no sockets.
+    pub fn ssl_mode(&self) -> SslMode {
+        let local = || self.hosts().all(|(host, _)| is_local(host));
+        match self.asked_ssl_mode {
+            // The driver can't bind the channel; a certificate that is checked protects the same exchange.
+            _ if self.binds_channel => SslMode::VerifyFull,
+            None if self.ssl_root_cert.is_none() && local() => SslMode::Prefer,
+            None => SslMode::VerifyFull,
+            Some(SslMode::Require) if self.ssl_root_cert.is_some() => SslMode::VerifyCa,
+            Some(mode) => mode,
+        }
+    }
 
-fn host_name(host: &str) -> String {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() { "localhost".into() } else { host.to_owned() }
-}
-
-fn parse_ssl_mode(text: &str) -> Result<SslMode, ConfigError> {
-    Ok(match text {
-        "disable" | "false" => SslMode::Disable,
-        "allow" | "prefer" => SslMode::Prefer,
-        "require" | "true" => SslMode::Require,
-        "verify-ca" => SslMode::VerifyCa,
-        "verify-full" => SslMode::VerifyFull,
-        _ => {
+    /// Refuses what asks for more than it can have, or for two things at once.
+    pub fn check_ssl(&mut self) -> Result<(), ConfigError> {
+        let (asked, mode) = (self.asked_ssl_mode, self.ssl_mode());
+        let socket = self.hosts().any(|(host, _)| is_socket(host));
+        if self.binds_channel && (socket || asked == Some(SslMode::Disable)) {
             return Err(invalid(
-                "sslmode must be disable, prefer, require, verify-ca or verify-full",
+                "channel_binding=require needs TLS, and its sslmode or a socket as host forbids that: \
+                 leave channel_binding out, or write sslmode=verify-full",
             ));
         }
-    })
+        if matches!(self.ssl_root_cert, Some(RootCert::System)) && mode != SslMode::VerifyFull {
+            return Err(invalid(
+                "sslrootcert=system needs the host's name to be checked: write sslmode=verify-full, or \
+                 leave sslrootcert out",
+            ));
+        }
+        let weak = matches!(mode, SslMode::Disable | SslMode::Prefer);
+        if self.direct_tls && weak {
+            return Err(invalid(
+                "sslnegotiation=direct needs sslmode=require, verify-ca or verify-full",
+            ));
+        }
+        if weak && self.ssl_root_cert.is_some() {
+            self.ignored.push("sslrootcert");
+        }
+        match (&self.ssl_cert, &self.ssl_key) {
+            (Some(_), None) => Err(invalid(
+                "sslcert is this client's certificate and needs sslkey (the authority's is sslrootcert)",
+            )),
+            (None, Some(_)) => {
+                Err(invalid("sslkey needs sslcert, the certificate that it belongs to"))
+            }
+            _ => self.files().iter().try_for_each(PemFile::check),
+        }
+    }
+
+    /// The files that the driver reads for each connection.
+    pub fn files(&self) -> Vec<PemFile> {
+        let mode = self.ssl_mode();
+        if mode == SslMode::Disable || self.hosts().all(|(host, _)| is_socket(host)) {
+            return Vec::new();
+        }
+        let file = |setting, path: &PathBuf, holds| PemFile { setting, path: path.clone(), holds };
+        let verifies = matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull);
+        let root = match &self.ssl_root_cert {
+            Some(RootCert::File(path)) if verifies => Some(path),
+            _ => None,
+        };
+        let root = root.map(|path| file("sslrootcert", path, Holds::Certificate));
+        let cert = self.ssl_cert.as_ref().map(|path| file("sslcert", path, Holds::Certificate));
+        let key = self.ssl_key.as_ref().map(|path| file("sslkey", path, Holds::Key));
+        [root, cert, key].into_iter().flatten().collect()
+    }
+}
+
+/// Without the quotation marks that some programs leave around a variable.
+fn unquoted(text: &str) -> &str {
+    let inside = |mark| text.strip_prefix(mark)?.strip_suffix(mark);
+    inside('"').or_else(|| inside('\'')).unwrap_or(text)
+}
+
+/// What follows `postgres://`, or what to write instead.
+fn after_scheme(text: &str) -> Result<&str, ConfigError> {
+    if let Some((scheme, rest)) = text.split_once("://") {
+        // SQLAlchemy's postgresql+asyncpg and the like name a driver that is not used here.
+        if matches!(scheme.split('+').next(), Some("postgres" | "postgresql")) {
+            return Ok(rest);
+        }
+    }
+    let text = text.to_ascii_lowercase();
+    let names = |names: &[&str]| names.iter().any(|name| text.contains(name));
+    Err(invalid(if text.starts_with("prisma") {
+        "it leads to a service of Prisma's: write the database's own URL, which begins with postgres://"
+    } else if names(&["jdbc:", "r2dbc:"]) {
+        "it is a JDBC URL: leave out what stands before postgresql:// (currentSchema is schema here, and \
+         a + in a parameter stays one)"
+    } else if names(&["postgres://", "postgresql://"]) {
+        "leave out what stands before postgres://"
+    } else if names(&["host=", "server=", "data source=", "dbname=", "user="]) {
+        "names with values (host=… dbname=…, or Host=…;Database=…) are no URL: write \
+         postgres://user:password@host:port/database"
+    } else {
+        "it must begin with postgres:// or postgresql://"
+    }))
+}
+
+/// Percent-decodes a part. A plus stays one.
+fn decoded(part: &str, what: &str) -> Result<String, ConfigError> {
+    let encodes = |at: usize| {
+        let digits = part.as_bytes().get(at + 1..at + 3);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if part.match_indices('%').any(|(at, _)| !encodes(at)) {
+        return Err(invalid(format!("a % in its {what} is followed by no code; write % as %25")));
+    }
+    let text = percent_decode_str(part)
+        .decode_utf8()
+        .map_err(|_| invalid(format!("its {what} is not UTF-8")))?;
+    if text.contains('\0') {
+        return Err(invalid(format!("its {what} contains a NUL character")));
+    }
+    Ok(text.into_owned())
+}
+
+fn host_and_port(text: &str) -> Result<(&str, u16), ConfigError> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(text) => {
+            let closed = text.split_once(']').filter(|(host, _)| host.parse::<Ipv6Addr>().is_ok());
+            let (host, port) =
+                closed.ok_or_else(|| invalid("what stands in [ ] is no IPv6 address"))?;
+            (host, if port.is_empty() { "" } else { port.strip_prefix(':').unwrap_or("?") })
+        }
+        None => text.split_once(':').unwrap_or((text, "")),
+    };
+    Ok((host, parsed_port(port)?))
+}
+
+pub(super) fn parsed_port(text: &str) -> Result<u16, ConfigError> {
+    match text.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ if text.is_empty() => Ok(5432),
+        _ => Err(invalid(WRONG_PORT)),
+    }
+}
+
+fn host_name(host: &str) -> Result<String, ConfigError> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if is_socket(host) && host.contains("/.s.PGSQL.") {
+        return Err(invalid(
+            "a socket is named by its folder: leave out /.s.PGSQL. and what follows, and write the \
+             number as port",
+        ));
+    }
+    let never = |c: char| c.is_whitespace() || c.is_control() || "<>[]{}\\^|\"'`".contains(c);
+    if !is_socket(host) && host.contains(never) {
+        return Err(invalid(
+            "its host contains what no host's name has; are special characters before the @ \
+             percent-encoded?",
+        ));
+    }
+    Ok(if host.is_empty() { "localhost".into() } else { host.to_owned() })
+}
+
+/// Whether the host is the folder of a socket.
+pub(super) fn is_socket(host: &str) -> bool {
+    host.starts_with('/')
 }
 
 /// Whether the host is this machine: a socket's folder, or a loopback address or name.
 fn is_local(host: &str) -> bool {
-    host.starts_with('/')
-        || host == "localhost"
-        || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+    is_socket(host) || host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }

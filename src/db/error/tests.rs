@@ -166,6 +166,7 @@ fn an_attempt_to_connect_tells_what_was_tried() {
         address: "db.example.org:5432".into(),
         user: "ada".into(),
         database: "app".into(),
+        files: Vec::new(),
     };
     let from = |error| Error::from_connect(error, &target);
     let refused = from(sqlx::Error::Io(io::ErrorKind::ConnectionRefused.into()));

@@ -6,6 +6,7 @@ pub mod intake;
 mod paging;
 pub mod pooler;
 pub mod proxy;
+pub mod psql;
 pub mod schema;
 pub mod statements;
 mod waiting;
