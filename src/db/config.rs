@@ -31,7 +31,8 @@ pub(crate) use files::PemFile;
 pub enum SslMode {
     /// No encryption.
     Disable,
-    /// Encrypted if the server can; nothing is checked. The default for this machine.
+    /// Encrypted if the server can; nothing is checked. The default for this machine, unless a root
+    /// certificate is named.
     Prefer,
     /// Encrypted; nothing is checked, unless a root certificate is named: then it is
     /// [`VerifyCa`](Self::VerifyCa), as with libpq.

@@ -97,6 +97,7 @@ fn reason(error: &Error) -> &'static str {
             "the server refuses the user"
         }
         Error::DatabaseMissing { .. } => "the database does not exist",
+        Error::Config(_) => "the configuration can't be used",
         Error::TooManyConnections => "the server accepts no more connections",
         _ => "the server answers with an error",
     }
