@@ -225,7 +225,7 @@ async fn settings_of_the_url_are_not_lost_without_a_word(pool: PgPool) {
         let settings = format!("{TRACKING}\n{ignoring}");
         let Some(pooler) = PgBouncer::start(Release::New, &server, &settings) else { return };
         let mut url = pooler.url(&server);
-        url.query_pairs_mut().append_pair("options", "-c search_path=elsewhere");
+        url.set_query(Some("options=-c%20search_path%3Delsewhere"));
         let config = DatabaseConfig::builder().url(url.as_str());
         assert_eq!(refused(config).await, PoolerFault::SessionSettings);
 
