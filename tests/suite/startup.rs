@@ -66,7 +66,7 @@ async fn a_start_is_told_by_the_specified_events(pool: PgPool) {
     // One of the server's for the first call, then one for the unit of work that uses it.
     db.projects().count().await.unwrap();
     let session = (Level::DEBUG, "database.session_created".to_owned());
-    assert_eq!(logged(&events), [session.clone()]);
+    assert_eq!(logged(&events), std::slice::from_ref(&session));
     db.begin().await.unwrap().commit().await.unwrap();
     assert_eq!(logged(&events), [session]);
     assert!(db.close().await);

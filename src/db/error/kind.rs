@@ -1,6 +1,8 @@
 //! Errors by what a caller does about them.
 
-use super::{Denied, Error};
+#[cfg(feature = "axum")]
+use super::Denied;
+use super::Error;
 
 /// Groups the variants of [`Error`] by what a caller does about them.
 ///
