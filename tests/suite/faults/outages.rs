@@ -52,7 +52,11 @@ async fn a_restart_fails_no_read_and_loses_no_acknowledged_write() {
                     let (mut reads, mut errors) = (0, Vec::new());
                     while !done.load(Relaxed) {
                         reads += 1;
-                        errors.extend(read(&db).await.err());
+                        errors.extend(read(&db).await.err().map(|error| match error {
+                            // Which shows itself less shyly.
+                            Error::Database(error) => format!("{:?}", error.as_sqlx()),
+                            error => format!("{error:?}"),
+                        }));
                     }
                     (reads, errors)
                 })
