@@ -10,6 +10,7 @@ use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tracing::log::LevelFilter;
 
+use super::attempt::ConnectLimits;
 use super::error::ConnectTarget;
 use super::hosts::{Host, Hosts};
 use super::pooler::PoolerMode;
@@ -311,8 +312,9 @@ impl DatabaseConfig {
     }
 
     /// How long connecting may take.
-    pub(crate) fn connect_timeout(&self) -> Duration {
-        self.server.connect_timeout
+    pub(crate) fn connect_limits(&self) -> ConnectLimits {
+        let reach = self.server.connect_timeout;
+        ConnectLimits { reach, answer: reach.max(self.pool_timeout) }
     }
 
     /// Tells of what was said and has no effect.
@@ -346,20 +348,20 @@ impl DatabaseConfig {
         if let Some(reader) = &self.reader {
             hosts.extend(self.hosts(reader));
         }
-        Hosts::of_a_primary(hosts, own, self.connect_timeout())
+        Hosts::of_a_primary(hosts, own, self.server.connect_timeout)
     }
 
     /// The hosts of the server itself, if another URL leads there.
     pub(crate) fn direct(&self) -> Option<Hosts> {
         let hosts = self.hosts(self.direct.as_ref()?);
         let own = hosts.len();
-        Some(Hosts::of_a_primary(hosts, own, self.connect_timeout()))
+        Some(Hosts::of_a_primary(hosts, own, self.server.connect_timeout))
     }
 
     /// The hosts to read from.
     pub(crate) fn readers(&self) -> Option<Hosts> {
         let hosts = self.hosts(self.reader.as_ref()?);
-        Some(Hosts::in_their_order(hosts, self.connect_timeout()))
+        Some(Hosts::in_their_order(hosts, self.server.connect_timeout))
     }
 
     fn hosts(&self, server: &url::Server) -> Vec<Host> {

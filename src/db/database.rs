@@ -9,14 +9,15 @@ use serde::Serialize;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
 
+use super::attempt::ConnectLimits;
 use super::config::{DatabaseConfig, PoolOrder};
 use super::conn::Conn;
 use super::error::{ConnectTarget, Error, Result};
 use super::hosts::{Host, Hosts};
-use super::lease::{LeaseOptions, Leases, Lifetime, PING, Trim, is_past};
+use super::lease::{Anchored, LeaseOptions, Leases, Lifetime, PING, Runtimes, Trim, is_past};
 use super::pooler::PoolerMode;
 use super::role_check::check_role;
-use super::unit_of_work::finished;
+use super::runtime::{detached, here};
 
 /// What the answer to a statement may take beyond the server's own limit, before the network counts
 /// as silent.
@@ -54,7 +55,7 @@ struct Inner {
 /// How long things may take that no caller's timeout bounds.
 #[derive(Clone, Copy)]
 pub(crate) struct Timeouts {
-    pub connect: Duration,
+    pub connect: ConnectLimits,
     pub health: Duration,
     pub close: Duration,
 }
@@ -66,8 +67,10 @@ impl Database {
     /// # Errors
     ///
     /// [`Error::Unreachable`], [`Error::ConnectTimeout`], [`Error::AuthenticationFailed`],
-    /// [`Error::DatabaseMissing`], [`Error::Tls`] or [`Error::TooManyConnections`], within the
-    /// configuration's `connect_timeout`; [`Error::UnsafePooler`] when prepared statements would get
+    /// [`Error::DatabaseMissing`], [`Error::Tls`] or [`Error::TooManyConnections`]: within the
+    /// configuration's `connect_timeout` where nothing takes the connection, within its `pool_timeout`
+    /// where something does and then is silent, as a serverless database is until it is awake;
+    /// [`Error::UnsafePooler`] when prepared statements would get
     /// lost on the way ([`PoolerMode`](crate::PoolerMode)); [`Error::RoleRefused`] when the
     /// configuration does not take the login role; [`Error::Config`] when a file with a certificate has
     /// gone, or the driver can't send this password.
@@ -76,8 +79,8 @@ impl Database {
         let look = async {
             database.leases().survey().await?;
             let options = (*database.leases().pool.connect_options()).clone();
-            let target = database.leases().target();
-            let mut connection = database.open_connection(target, options).await?;
+            let host = database.leases().hosts.current();
+            let mut connection = database.open_connection(host, options).await?;
             let checked = check_role(&mut connection, config.role_check).await;
             let server_version = connection.server_version_num();
             connection.close().await.ok();
@@ -112,14 +115,17 @@ impl Database {
         }
     }
 
-    /// As [`connect`](Self::connect), without trying: the first use connects. Must be called inside
-    /// a tokio runtime.
+    /// As [`connect`](Self::connect), without trying: the first use connects. It may be called outside of
+    /// a tokio runtime, in the initializer of a static for example.
+    ///
+    /// Connections belong to the runtime that opened them. When another runtime uses the same `Database`,
+    /// at the same time or after the first one has ended, it opens its own, of the same pool.
     pub fn connect_lazy(config: &DatabaseConfig) -> Self {
         config.warn_of_the_ignored();
         let hosts = Arc::new(config.writers());
         let leases = Self::pool_of(config, hosts);
         let timeouts = Timeouts {
-            connect: config.connect_timeout(),
+            connect: config.connect_limits(),
             health: config.health_timeout,
             close: config.close_timeout,
         };
@@ -136,11 +142,20 @@ impl Database {
             PoolerMode::Detect | PoolerMode::Direct => host.options.clone(),
         };
         let moving = Arc::clone(&hosts);
+        let runtimes = Arc::new(Runtimes::default());
+        let used_by = Arc::clone(&runtimes);
+        let limits = config.connect_limits();
+        let acquire_timeout = if hosts.has_choice(config.pooler == PoolerMode::Transaction) {
+            // Another host is looked for meanwhile.
+            limits.reach.mul_f64(0.8)
+        } else {
+            limits.answer
+        };
         let pool = PgPoolOptions::new()
             .max_connections(config.pool_size + config.max_overflow)
             // Leases wait their turn before; what is left is connecting, tried again while the server
             // starts, with pauses of up to a fifth of this.
-            .acquire_timeout(config.connect_timeout().mul_f64(0.8))
+            .acquire_timeout(acquire_timeout)
             // Not the pool's: it closes all that are idle, and opens others in their place.
             .idle_timeout(None)
             // Not the pool's: it has no jitter.
@@ -149,10 +164,9 @@ impl Database {
             .test_before_acquire(false)
             // What lies in the pool was idle for longer than a lease is kept, so it always is pinged.
             .before_acquire(move |connection, meta| {
-                let current = moving.is_current(Instant::now() - meta.age);
+                let usable = !used_by.are_several() && moving.is_current(Instant::now() - meta.age);
                 Box::pin(async move {
-                    // In this order: the lease is told the age.
-                    if is_past(recycle, meta.age) || !current {
+                    if !usable || is_past(recycle, meta.age) {
                         return Ok(false);
                     }
                     if !pre_ping {
@@ -174,7 +188,7 @@ impl Database {
             })
             .connect_lazy_with(connect_options);
         let options = LeaseOptions {
-            connect: config.connect_timeout(),
+            connect: limits,
             pooler: config.pooler,
             settings: config.session_settings().collect(),
             acquire: config.pool_timeout,
@@ -185,12 +199,12 @@ impl Database {
             pre_ping,
             held: config.hold_warning,
         };
-        Leases::new(pool, hosts, options)
+        Leases::new(pool, hosts, runtimes, options)
     }
 
     /// Wraps a pool that is there already: the application's, or that of a `#[sqlx::test]`. The
     /// pool's own settings hold, and no pooler is looked for: behind one that does not keep track of
-    /// prepared statements answers get mixed up.
+    /// prepared statements answers get mixed up. It may be called outside of a tokio runtime.
     pub fn from_pool(pool: PgPool) -> Self {
         let options = pool.connect_options();
         let target = ConnectTarget {
@@ -203,7 +217,10 @@ impl Database {
             files: Vec::new(),
         };
         let timeouts = Timeouts {
-            connect: Duration::from_secs(3),
+            connect: ConnectLimits {
+                reach: Duration::from_secs(3),
+                answer: Duration::from_secs(3).max(pool.options().get_acquire_timeout()),
+            },
             health: Duration::from_secs(2),
             close: Duration::from_secs(10),
         };
@@ -227,8 +244,8 @@ impl Database {
             has_options_of_its_own: false,
             target,
         };
-        let hosts = Hosts::of_a_primary(vec![host], 1, timeouts.connect);
-        let leases = Leases::new(pool, Arc::new(hosts), lease_options);
+        let hosts = Hosts::of_a_primary(vec![host], 1, timeouts.connect.reach);
+        let leases = Leases::new(pool, Arc::new(hosts), Arc::default(), lease_options);
         Self { inner: Arc::new(Inner { leases, direct: None, reader: None, timeouts }) }
     }
 
@@ -317,42 +334,42 @@ impl Database {
             return Err(Error::PoolClosed);
         }
         let (host, options) = self.session(purpose).await?;
-        self.open_connection(&host.target, options).await
+        self.open_connection(host, options).await
     }
 
     async fn open_connection(
         &self,
-        target: &ConnectTarget,
+        host: &Host,
         options: PgConnectOptions,
     ) -> Result<PgConnection> {
-        let timeout = self.inner.timeouts.connect;
+        let (limits, host) = (self.inner.timeouts.connect, host.clone());
         // In a task: a dropped caller must not leave a half-open handshake to the pool's server.
-        let connecting = tokio::spawn(async move {
-            tokio::time::timeout(timeout, PgConnection::connect_with(&options)).await
-        });
-        match finished(connecting).await? {
-            Ok(connected) => connected.map_err(|e| Error::from_connect(e, target)),
-            Err(_) => Err(Error::ConnectTimeout { address: target.address.clone(), timeout }),
-        }
+        detached(async move { limits.connect(&options, &host).await }).await?
     }
 }
 
 /// Closes one pool. Whether all of it was closed within the limit.
 async fn close(leases: &Leases, limit: Duration) -> bool {
     let pool = leases.pool.clone();
+    let runtime = here();
     // The pool closes idle connections only when it has all of them back: taken out, they go now.
-    let idle: Vec<_> = std::iter::from_fn(|| pool.try_acquire()).collect();
+    let idle: Vec<_> = runtime
+        .iter()
+        .flat_map(|runtime| {
+            std::iter::from_fn(|| pool.try_acquire()).map(|idle| Anchored::new(idle, runtime))
+        })
+        .collect();
     // Marks the pool as closed, before anything is waited for.
     drop(pool.close());
     leases.release_warm();
     // In a task: it goes on with those that come back after the timeout.
-    let closing = tokio::spawn(async move {
+    let closing = detached(async move {
         for connection in idle {
-            connection.close().await.ok();
+            connection.closed().await;
         }
         pool.close().await;
     });
-    matches!(tokio::time::timeout(limit, finished(closing)).await, Ok(Ok(())))
+    matches!(tokio::time::timeout(limit, closing).await, Ok(Ok(())))
 }
 
 impl fmt::Debug for Database {

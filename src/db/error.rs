@@ -58,8 +58,11 @@ pub enum Error {
         source: std::io::Error,
     },
 
-    /// The server took the connection and did not finish the handshake in time.
-    #[error("{address} did not finish connecting within {timeout:?} (DATABASE_CONNECT_TIMEOUT)")]
+    /// Nothing took the connection within `connect_timeout`, or what took it did not let the session
+    /// begin within `pool_timeout`.
+    #[error(
+        "{address} did not finish connecting within {timeout:?} (DATABASE_CONNECT_TIMEOUT until it is reached, DATABASE_POOL_TIMEOUT until it answers)"
+    )]
     ConnectTimeout {
         /// Host and port, or the socket's path.
         address: String,
@@ -120,6 +123,11 @@ pub enum Error {
         "the body of a unit of work asked for a second connection while none was free, and could wait for itself: use the repositories and the executor of its own unit of work"
     )]
     WouldDeadlock,
+
+    /// There is no tokio runtime to work on: the call was made outside of one, or the runtime is
+    /// shutting down. Nothing of the call took effect.
+    #[error("there is no tokio runtime to work on, or it is shutting down")]
+    NoRuntime,
 
     /// The [`Database`](crate::Database) was closed.
     #[error("the database handle was closed")]

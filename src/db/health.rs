@@ -8,7 +8,7 @@ use super::database::{Database, PoolStatus};
 use super::error::Error;
 use super::migrate::MigrationStatus;
 use super::read_token::standing;
-use super::unit_of_work::finished;
+use super::runtime::finished;
 
 /// Whether requests can be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -93,6 +93,7 @@ fn reason(error: &Error) -> &'static str {
         }
         Error::ConnectionLost(_) => "the connection to the server was lost",
         Error::PoolClosed => "the database handle was closed",
+        Error::NoRuntime => "there is no runtime to ask on",
         Error::AuthenticationFailed { .. } | Error::PermissionDenied(_) => {
             "the server refuses the user"
         }

@@ -13,41 +13,45 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use sqlx::pool::PoolConnection;
-use sqlx::{Connection, PgConnection, PgPool, Postgres};
-use tokio::runtime::Handle;
+use sqlx::PgPool;
+use tokio::runtime::{Handle, Id};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::yield_now;
-use tokio::time::{sleep, timeout, timeout_at};
+use tokio::time::timeout_at;
 
-use super::answer::hangs_up;
+use super::attempt::ConnectLimits;
 use super::config::PoolOrder;
 use super::database::PoolStatus;
 use super::error::{Error, PoolTimeout, Result};
 use super::hosts::Hosts;
 use super::pooler::{PoolerMode, Sessions};
 use super::read_token::ReadToken;
-use super::unit_of_work::finished;
+use super::runtime::here;
 
 mod holders;
+mod janitor;
 mod lent;
 mod lifetime;
+mod opening;
 mod routing;
+mod runtimes;
 mod surplus;
+mod waiting;
 
 use holders::Holders;
+pub(crate) use lent::Anchored;
 pub(crate) use lent::Lease;
-use lent::{Anchored, Turn, discard, made_ready};
+use lent::Turn;
 pub(crate) use lifetime::{Lifetime, is_past};
+pub(crate) use runtimes::Runtimes;
 use surplus::Surplus;
 pub(crate) use surplus::Trim;
+use waiting::Waiting;
 
 /// A connection that was used within this time is handed out without a ping.
 const FRESH: Duration = Duration::from_secs(1);
 /// A connection that is out for less goes from hand to hand within a slice of the kernel's scheduler.
 const BRIEF: Duration = Duration::from_millis(1);
-/// How often the janitor looks.
-const TICK: Duration = Duration::from_millis(250);
 /// How long a ping may take: one round trip on any network worth using.
 pub(crate) const PING: Duration = Duration::from_millis(300);
 /// How long a connection that was left busy may take to become ready again.
@@ -58,14 +62,11 @@ tokio::task_local! {
     static HELD: Vec<usize>;
 }
 
-/// Before the next attempt to connect to a server that hung up on the last one.
-const PAUSE: Duration = Duration::from_millis(50);
-
 /// How leases behave.
 #[derive(Debug, Clone)]
 pub(crate) struct LeaseOptions {
     /// How long connecting may take.
-    pub connect: Duration,
+    pub connect: ConnectLimits,
     /// What stands between, as far as it was said.
     pub pooler: PoolerMode,
     /// What the sessions of a pooler are not told when they begin.
@@ -98,8 +99,7 @@ pub(crate) struct Leases {
     state: Mutex<State>,
     // Whether the connection that came back last was out for a moment only.
     brisk: AtomicBool,
-    // Giving a connection back spawns a task, and a drop may happen outside of the runtime.
-    runtime: Handle,
+    runtimes: Arc<Runtimes>,
     me: Weak<Leases>,
 }
 
@@ -110,7 +110,14 @@ struct State {
     warm: VecDeque<Warm>,
     holders: Holders,
     surplus: Surplus,
-    janitor: bool,
+    // The one that has waited for longest in front.
+    waiting: VecDeque<Waiting>,
+    // The runtime of each task that opens connections.
+    opening: Vec<Id>,
+    // Whether the server refused the last connection, because it has too many.
+    refused: bool,
+    // The runtimes that have one.
+    janitors: Vec<Id>,
     last_connect_error: Option<String>,
 }
 
@@ -132,7 +139,7 @@ impl Tenure {
 
 /// A connection that nobody uses.
 struct Warm {
-    connection: PoolConnection<Postgres>,
+    connection: Anchored,
     tenure: Tenure,
     idle_since: Instant,
     /// Whether it may be dead.
@@ -142,7 +149,12 @@ struct Warm {
 }
 
 impl Leases {
-    pub(crate) fn new(pool: PgPool, hosts: Arc<Hosts>, options: LeaseOptions) -> Arc<Self> {
+    pub(crate) fn new(
+        pool: PgPool,
+        hosts: Arc<Hosts>,
+        runtimes: Arc<Runtimes>,
+        options: LeaseOptions,
+    ) -> Arc<Self> {
         let turns = pool.options().get_max_connections() as usize;
         Arc::new_cyclic(|me| Self {
             pool,
@@ -158,7 +170,7 @@ impl Leases {
             turns: Semaphore::new(turns),
             state: Mutex::default(),
             brisk: AtomicBool::new(false),
-            runtime: Handle::current(),
+            runtimes,
             me: me.clone(),
         })
     }
@@ -188,9 +200,13 @@ impl Leases {
         if self.pool.is_closed() {
             return Err(Error::PoolClosed);
         }
-        match self.take_warm(Instant::now(), place) {
+        let runtime = here()?;
+        if self.runtimes.note(runtime.id()) {
+            self.discard_idle();
+        }
+        match self.take_warm(runtime.id(), Instant::now(), place) {
             (Some(warm), Some(holder)) => Ok(Lease::new(warm, holder, turn)),
-            (warm, _) => Box::pin(self.prepared(warm, turn, started, place)).await,
+            (warm, _) => Box::pin(self.prepared(warm, turn, runtime, started, place)).await,
         }
     }
 
@@ -213,17 +229,14 @@ impl Leases {
     /// A warm connection, and who holds it from now on; one that is not good as it is comes without.
     fn take_warm(
         &self,
+        runtime: Id,
         now: Instant,
         place: &'static Location<'static>,
     ) -> (Option<Warm>, Option<usize>) {
+        let of = self.runtimes.are_several().then_some(runtime);
         let mut state = self.state();
-        let warm = match self.options.order {
-            PoolOrder::Fifo => state.warm.pop_front(),
-            PoolOrder::Lifo => state.warm.pop_back(),
-        };
-        let good = warm
-            .as_ref()
-            .is_some_and(|warm| warm.is_good(now) && self.hosts.is_current(warm.tenure.opened));
+        let warm = state.next_warm(self.options.order, of);
+        let good = warm.as_ref().is_some_and(|warm| self.is_good(warm, now));
         let holder = good.then(|| state.holders.add(place, now));
         (warm, holder)
     }
@@ -233,28 +246,19 @@ impl Leases {
         self: &Arc<Self>,
         warm: Option<Warm>,
         turn: Turn,
+        runtime: Handle,
         started: Instant,
         place: &'static Location<'static>,
     ) -> Result<Lease> {
-        let deadline = tokio::time::Instant::from(started + self.options.acquire);
-        let timed_out = || self.timed_out(started.elapsed());
-        // In a task: a caller that goes away leaves its connection to the next one.
-        let leases = Arc::clone(self);
-        let preparing = self.runtime.spawn(async move {
-            let warm = leases.prepare(warm, deadline).await?;
-            let mut state = leases.state();
-            let holder = state.holders.add(place, Instant::now());
-            leases.ensure_janitor(&mut state);
-            drop(state);
-            Ok::<_, Error>(Lease::new(warm, holder, turn))
-        });
-        match timeout_at(deadline, finished(preparing)).await {
-            Ok(prepared) => prepared?.map_err(|error| match error {
-                Error::PoolTimedOut(_) => timed_out(),
-                error => error,
-            }),
-            Err(_) => Err(timed_out()),
+        let deadline = (started + self.options.acquire).into();
+        let served = self.line_up(warm, &runtime).served(deadline).await;
+        let warm = served.unwrap_or_else(|| Err(self.timed_out(started.elapsed())))?;
+        let mut state = self.state();
+        let holder = state.holders.add(place, Instant::now());
+        if !state.janitors.contains(&runtime.id()) {
+            self.start_janitor(state, &runtime);
         }
+        Ok(Lease::new(warm, holder, turn))
     }
 
     /// Runs the body of a unit of work: what it asks for beside its own connection is not waited for.
@@ -271,73 +275,6 @@ impl Leases {
     /// Stays the same for as long as a lease is out.
     fn identity(&self) -> usize {
         std::ptr::from_ref(self).addr()
-    }
-
-    /// A connection that answers: a warm one, or one of the pool's.
-    async fn prepare(&self, warm: Option<Warm>, deadline: tokio::time::Instant) -> Result<Warm> {
-        if let Some(mut warm) = warm {
-            if !self.hosts.is_current(warm.tenure.opened) {
-                discard(warm.connection);
-            } else if warm.is_over(Instant::now()) {
-                self.part_with(Anchored::new(warm.connection, &self.runtime)).await;
-            } else if !(self.options.pre_ping || warm.suspect || warm.stale)
-                || matches!(
-                    timeout(PING, made_ready(&mut warm.connection, warm.stale)).await,
-                    Ok(Ok(()))
-                )
-            {
-                return Ok(warm);
-            } else {
-                discard(warm.connection);
-            }
-        }
-        // A server that starts is waited for, as the pool does.
-        while let Err(error) = self.survey().await {
-            self.note(&error);
-            if !error.is_of_the_network() {
-                return Err(error);
-            }
-            if tokio::time::Instant::now() + PAUSE >= deadline {
-                return Err(self.timed_out(Duration::ZERO));
-            }
-            sleep(PAUSE).await;
-        }
-        loop {
-            match lifetime::aged(self.acquire_from_pool()).await {
-                Ok((mut connection, age)) => {
-                    if age.is_zero()
-                        && self.is_astray(&mut connection).await
-                        && tokio::time::Instant::now() < deadline
-                    {
-                        discard(connection);
-                        continue;
-                    }
-                    return Ok(Warm::new(connection, Tenure::new(self.options.lifetime, age)));
-                }
-                Err(sqlx::Error::PoolTimedOut) => {
-                    // The pool swallows why it could not connect; one attempt of our own tells.
-                    let options = self.pool.connect_options();
-                    let tried = timeout_at(deadline, PgConnection::connect_with(&options)).await;
-                    match tried {
-                        Ok(Ok(connection)) => drop(connection.close().await),
-                        Ok(Err(error)) => self.note(&Error::from_connect(error, self.target())),
-                        Err(_) => {}
-                    }
-                    if tokio::time::Instant::now() >= deadline {
-                        return Err(self.timed_out(Duration::ZERO));
-                    }
-                }
-                Err(error) => {
-                    let going_down = hangs_up(&error);
-                    let error = Error::from_connect(error, self.target());
-                    self.note(&error);
-                    if !going_down || tokio::time::Instant::now() + PAUSE >= deadline {
-                        return Err(error);
-                    }
-                    sleep(PAUSE).await;
-                }
-            }
-        }
     }
 
     fn note(&self, error: &Error) {
@@ -396,8 +333,21 @@ impl Leases {
     /// Gives all warm connections back to the pool, so that it can be closed.
     pub(crate) fn release_warm(&self) {
         let warm = std::mem::take(&mut self.state().warm);
-        for warm in warm {
-            self.spawn_return(warm.connection);
+        // A runtime may be at rest for ever: those of several are dropped here and now.
+        if !self.are_told_apart() {
+            warm.into_iter().for_each(|warm| warm.connection.spawn(Anchored::returned));
+        }
+    }
+
+    /// Whether connections stay out of the driver's pool, which does not know whose they are.
+    fn are_told_apart(&self) -> bool {
+        self.runtimes.are_several() && matches!(self.options.lifetime, Lifetime::Recycle(_))
+    }
+
+    /// Closes what lies in the driver's pool.
+    fn discard_idle(&self) {
+        if self.are_told_apart() {
+            std::iter::from_fn(|| self.pool.try_acquire()).for_each(|idle| drop(idle.detach()));
         }
     }
 
@@ -406,8 +356,13 @@ impl Leases {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a connection can be used as it is.
+    fn is_good(&self, warm: &Warm, now: Instant) -> bool {
+        warm.is_good(now) && self.hosts.is_current(warm.tenure.opened)
+    }
+
     /// Takes a clean connection back, for the next caller; from whom, if a holder is told.
-    fn keep(&self, connection: PoolConnection<Postgres>, tenure: Tenure, holder: Option<usize>) {
+    fn keep(&self, connection: Anchored, tenure: Tenure, holder: Option<usize>) {
         let warm = Warm::new(connection, tenure);
         let current = self.hosts.is_current(tenure.opened);
         let going = !current || self.pool.is_closed() || warm.is_over(warm.idle_since);
@@ -417,138 +372,48 @@ impl Leases {
         }
         if going {
             drop(state);
-            if !current {
-                let _runtime = self.runtime.enter();
-                return discard(warm.connection);
+            if current {
+                let lifetime = self.options.lifetime;
+                warm.connection.spawn(move |connection| connection.parted(lifetime));
             }
-            return self.spawn_parting(warm.connection);
+            return;
         }
+        let warm = if state.waiting.is_empty() { Some(warm) } else { state.hand_over(warm) };
+        // Who is left waits for one of another runtime's.
+        let in_the_way = !state.waiting.is_empty() && self.is_full();
+        let Some(warm) = warm.filter(|_| !in_the_way) else { return };
         state.warm.push_back(warm);
-        self.ensure_janitor(&mut state);
-    }
-
-    fn spawn_return(&self, connection: PoolConnection<Postgres>) {
-        self.spawn_with(connection, |leases, connection| async move {
-            leases.return_to_pool(connection).await;
-        });
-    }
-
-    fn spawn_parting(&self, connection: PoolConnection<Postgres>) {
-        self.spawn_with(connection, |leases, connection| async move {
-            leases.part_with(connection).await;
-        });
-    }
-
-    fn spawn_with<F: Future<Output = ()> + Send + 'static>(
-        &self,
-        connection: PoolConnection<Postgres>,
-        task: impl FnOnce(Arc<Self>, Anchored) -> F,
-    ) {
-        if let Some(leases) = self.me.upgrade() {
-            let connection = Anchored::new(connection, &self.runtime);
-            self.runtime.spawn(task(leases, connection));
-        } else {
-            let _runtime = self.runtime.enter();
-            drop(connection);
+        let connection = &state.warm.back().expect("it was just kept").connection;
+        if !state.janitors.contains(&connection.runtime().id()) {
+            let runtime = connection.runtime().clone();
+            self.start_janitor(state, &runtime);
         }
-    }
-
-    /// Hands a connection back to the pool, which pings it: here with a bound. What does not answer
-    /// is dropped, and its place in the pool is free.
-    async fn return_to_pool(&self, mut connection: Anchored) {
-        let _ = timeout(PING, connection.return_to_pool()).await;
-    }
-
-    /// Parts with a connection whose time is over.
-    async fn part_with(&self, connection: Anchored) {
-        match self.options.lifetime {
-            Lifetime::Recycle(_) => {
-                let _ = timeout(PING, connection.into_inner().close()).await;
-            }
-            Lifetime::Lend(_) => self.return_to_pool(connection).await,
-        }
-    }
-
-    /// Starts the janitor unless it runs.
-    fn ensure_janitor(&self, state: &mut State) {
-        if !state.janitor {
-            state.janitor = true;
-            self.runtime.spawn(janitor(self.me.clone(), self.pool.clone()));
-        }
-    }
-
-    /// One round of the janitor's. Says whether there is reason for another one.
-    fn clean_up(&self) -> bool {
-        let mut state = self.state();
-        let closed = self.pool.is_closed();
-        let mut stale = Vec::new();
-        while let Some(warm) = state.warm.front() {
-            if !closed && warm.idle_since.elapsed() < FRESH {
-                break;
-            }
-            stale.extend(state.warm.pop_front());
-        }
-        let slow = state.holders.slow(self.options.held);
-        let mut surplus = Vec::new();
-        if let Some(trim) = self.options.trim.filter(|_| !closed) {
-            let count = state.surplus.look(trim, &self.pool);
-            surplus.extend((0..count).map_while(|_| self.pool.try_acquire()));
-        }
-        let wide = self.options.trim.is_some_and(|trim| self.pool.size() > trim.keep);
-        state.janitor = !(state.warm.is_empty() && state.holders.is_empty()) || (wide && !closed);
-        let again = state.janitor;
-        drop(state);
-        for warm in stale {
-            self.spawn_return(warm.connection);
-        }
-        for connection in surplus {
-            self.spawn_with(connection, |_, connection| async move {
-                let _ = timeout(PING, connection.into_inner().close()).await;
-            });
-        }
-        for holder in slow {
-            tracing::warn!(
-                target: "chancery",
-                event = "database.connection_held_long",
-                place = %holder.place,
-                held = ?holder.since.elapsed(),
-                "a connection is being held for long"
-            );
-        }
-        again
     }
 }
 
-/// Gives idle connections back to the pool, warns of those that are held for long, and closes those
-/// that are too many. Runs only while there are any.
-async fn janitor(leases: Weak<Leases>, pool: PgPool) {
-    let mut closing = Some(pool.close_event());
-    drop(pool);
-    loop {
-        match &mut closing {
-            Some(event) => {
-                if timeout(TICK, event).await.is_ok() {
-                    closing = None;
-                }
-            }
-            None => sleep(TICK).await,
-        }
-        match leases.upgrade() {
-            Some(leases) if leases.clean_up() => {}
-            _ => return,
-        }
+impl State {
+    /// The warm connection that comes next; of this runtime's, if one is told.
+    fn next_warm(&mut self, order: PoolOrder, of: Option<Id>) -> Option<Warm> {
+        let fits = |warm: &Warm| of.is_none_or(|id| warm.connection.runtime().id() == id);
+        let next = match order {
+            PoolOrder::Fifo => self.warm.iter().position(fits),
+            PoolOrder::Lifo => self.warm.iter().rposition(fits),
+        };
+        self.warm.remove(next?)
     }
 }
 
 impl Drop for Leases {
     fn drop(&mut self) {
-        let _runtime = self.runtime.enter();
-        self.state.get_mut().unwrap_or_else(PoisonError::into_inner).warm.clear();
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut state.warm)
+            .into_iter()
+            .for_each(|warm| warm.connection.spawn(Anchored::returned));
     }
 }
 
 impl Warm {
-    fn new(connection: PoolConnection<Postgres>, tenure: Tenure) -> Self {
+    fn new(connection: Anchored, tenure: Tenure) -> Self {
         Self { connection, tenure, idle_since: Instant::now(), suspect: false, stale: false }
     }
 

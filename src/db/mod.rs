@@ -4,6 +4,7 @@
 
 pub(crate) mod actor;
 pub(crate) mod answer;
+pub(crate) mod attempt;
 pub(crate) mod bulk;
 pub(crate) mod config;
 pub(crate) mod conn;
@@ -25,6 +26,7 @@ pub(crate) mod pooler;
 pub(crate) mod read_token;
 pub(crate) mod reader;
 pub(crate) mod role_check;
+pub(crate) mod runtime;
 pub(crate) mod startup;
 pub(crate) mod transaction;
 pub(crate) mod transaction_state;

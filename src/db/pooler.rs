@@ -8,12 +8,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{
-    ConnectOptions, Connection, Executor, PgConnection, Postgres, QueryBuilder, Row, SqlStr,
-};
+use sqlx::{Connection, Executor, PgConnection, Postgres, QueryBuilder, Row, SqlStr};
 use tokio::time::timeout;
 
+use super::attempt::ConnectLimits;
 use super::error::{Error, Result};
 use super::hosts::Host;
 
@@ -88,11 +86,12 @@ const ROUNDS: u32 = 3;
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Finds out how things stand.
-pub(crate) async fn detect(host: &Host, limit: Duration) -> Result<Sessions> {
+pub(crate) async fn detect(host: &Host, limits: ConnectLimits) -> Result<Sessions> {
+    let limit = limits.reach;
     let mark = fastrand::u64(..).to_string();
     let marked = host.options.clone().options([(MARK, &mark)]);
     let started = Instant::now();
-    match connect(&marked, host, limit).await {
+    match limits.connect(&marked, host).await {
         Ok(mut connection) => {
             let own = bounded(host, limit, is_own(&mut connection, &mark, started)).await;
             connection.close().await.ok();
@@ -108,22 +107,13 @@ pub(crate) async fn detect(host: &Host, limit: Duration) -> Result<Sessions> {
         return Err(fault(PoolerFault::SessionSettings));
     }
     let mut pair = Pair {
-        one: Probe::new(connect(&host.bare, host, limit).await?),
-        other: Probe::new(connect(&host.bare, host, limit).await?),
+        one: Probe::new(limits.connect(&host.bare, host).await?),
+        other: Probe::new(limits.connect(&host.bare, host).await?),
     };
     let keeps_track = bounded(host, limit.max(Duration::from_secs(10)), pair.keeps_track()).await?;
     // Without a farewell: one of them may be in the midst of something.
     drop(pair);
     if keeps_track { Ok(Sessions::Shared) } else { Err(fault(PoolerFault::PreparedStatements)) }
-}
-
-/// Connects, with the limit and the errors of connecting.
-pub(crate) async fn connect(
-    options: &PgConnectOptions,
-    host: &Host,
-    limit: Duration,
-) -> Result<PgConnection> {
-    bounded(host, limit, options.connect()).await
 }
 
 async fn bounded<T>(

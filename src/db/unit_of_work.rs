@@ -17,6 +17,7 @@ use super::error::{DriverError, Error, Result};
 use super::lease::{Lease, Leases};
 use super::outcome::TransactionId;
 use super::read_token::{ReadToken, current};
+use super::runtime::{detached, finished, here};
 use super::transaction::TransactionOptions;
 use super::transaction_state::{Standing, TransactionState};
 
@@ -72,7 +73,7 @@ impl UnitOfWork {
         let mut attempt = 1;
         loop {
             let mut lease = leases.acquire(place).await?;
-            let begun = finished(tokio::spawn(async move {
+            let begun = detached(async move {
                 let settings = lease.leases().transaction_settings();
                 let statement = with_settings(options.begin_statement(), settings);
                 let outcome =
@@ -90,7 +91,7 @@ impl UnitOfWork {
                         Err((error, leaving))
                     }
                 }
-            }));
+            });
             let (error, leaving) = match begun.await? {
                 Ok(lease) => {
                     tracing::debug!(target: "chancery", event = "database.session_created", ?options);
@@ -251,6 +252,8 @@ impl UnitOfWork {
             // Dropped: the connection may still be busy with what took too long.
             return Err(Error::DeadlineExceeded);
         }
+        let runtime = here()?;
+        let transaction = self.id;
         let ending = async move {
             if self.check().await != Standing::Healthy {
                 self.lease.run(PgTransactionManager::rollback).await?;
@@ -258,7 +261,6 @@ impl UnitOfWork {
             }
             self.lease.run(PgTransactionManager::commit).await.map_err(|error| {
                 if breaks_connection(&error) {
-                    let transaction = self.id;
                     Error::CommitUnknown { transaction, source: DriverError::new(error) }
                 } else {
                     error.into()
@@ -269,7 +271,9 @@ impl UnitOfWork {
             }
             Ok(self.lease.run(current).await.ok())
         };
-        finished(tokio::spawn(ending)).await?
+        let ended = finished(runtime.spawn(ending)).await;
+        // The runtime shut down, and the connection with it: COMMIT may have been sent.
+        ended.unwrap_or_else(|_| Err(Error::CommitUnknown { transaction, source: shut_down() }))
     }
 
     /// Undoes everything that was done. Dropping does the same, without saying how it went.
@@ -278,7 +282,7 @@ impl UnitOfWork {
             return Ok(());
         }
         let ending = async move { self.lease.run(PgTransactionManager::rollback).await };
-        finished(tokio::spawn(ending)).await??;
+        detached(ending).await??;
         Ok(())
     }
 
@@ -422,12 +426,6 @@ fn with_settings(begin: SqlStr, settings: &[(&'static str, String)]) -> SqlStr {
     statement.into_sql()
 }
 
-/// Waits for a task that goes on when the waiting ends. Its panic is the caller's.
-pub(crate) async fn finished<T>(task: tokio::task::JoinHandle<T>) -> Result<T> {
-    match task.await {
-        Ok(value) => Ok(value),
-        Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-        // Only a runtime that shuts down cancels it.
-        Err(_) => Err(Error::PoolClosed),
-    }
+fn shut_down() -> DriverError {
+    DriverError::new(sqlx::Error::Io(std::io::Error::other("the tokio runtime shut down")))
 }

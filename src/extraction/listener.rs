@@ -6,9 +6,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use sqlx::Executor;
 use sqlx::postgres::{PgListener, PgPoolOptions};
-use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::db::runtime::{Anywhere, here};
 use crate::db::{Database, Error, Result};
 
 /// What the triggers of `extraction_jobs` notify.
@@ -27,12 +27,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct JobListener {
     db: Database,
     // None while there is no connection.
-    listener: Option<PgListener>,
+    listener: Option<Anywhere<PgListener>>,
     heard_at: Instant,
     // Whether it was said that there is nowhere to listen.
     warned: bool,
-    // Dropping the connection spawns a task, and a drop may happen outside of the runtime.
-    runtime: Handle,
 }
 
 /// How long to wait after a failed attempt to connect.
@@ -41,8 +39,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 impl JobListener {
     /// Without a connection: the first `wait` makes it.
     pub(super) fn lazy(db: &Database) -> Self {
-        let runtime = Handle::current();
-        Self { db: db.clone(), listener: None, heard_at: Instant::now(), warned: false, runtime }
+        Self { db: db.clone(), listener: None, heard_at: Instant::now(), warned: false }
     }
 
     /// Waits until it is woken, and at most `longest`. Says whether it was woken.
@@ -117,34 +114,35 @@ impl JobListener {
         // Not the application's pool: the connection is held for good, and its session listens.
         let (host, options) = self.db.session("listening for jobs").await?;
         let address = host.target.address.clone();
+        let runtime = here()?;
+        let limit = self.db.timeouts().connect.reach;
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .max_lifetime(None)
             .idle_timeout(None)
-            .acquire_timeout(self.db.timeouts().connect)
+            .acquire_timeout(limit)
             .connect_lazy_with(options);
         let listening = async {
-            let mut listener = PgListener::connect_with(&pool).await?;
+            let mut listener = Anywhere::new(PgListener::connect_with(&pool).await?, runtime);
             listener.eager_reconnect(false);
             listener.listen(CHANNEL).await?;
             Ok::<_, sqlx::Error>(listener)
         };
-        match timeout(self.db.timeouts().connect * 2, listening).await {
+        match timeout(limit * 2, listening).await {
             Ok(Ok(listener)) => {
                 self.listener = Some(listener);
                 self.heard_at = Instant::now();
                 Ok(())
             }
             Ok(Err(error)) => Err(error.into()),
-            Err(_) => {
-                Err(Error::ConnectTimeout { address, timeout: self.db.timeouts().connect * 2 })
-            }
+            Err(_) => Err(Error::ConnectTimeout { address, timeout: limit * 2 }),
         }
     }
 
     fn disconnect(&mut self) {
-        let _runtime = self.runtime.enter();
-        self.listener = None;
+        if let Some(listener) = self.listener.take() {
+            listener.drop_at_home();
+        }
     }
 }
 

@@ -190,7 +190,7 @@ where
     /// passwords.
     fn is_ended_by(&self, error: &Error) -> bool {
         match error {
-            Error::PoolClosed | Error::InvalidInput(_) => true,
+            Error::PoolClosed | Error::NoRuntime | Error::InvalidInput(_) => true,
             Error::SchemaMismatch(_) | Error::PermissionDenied(_) => !self.has_worked,
             _ => false,
         }
@@ -335,7 +335,7 @@ async fn store(
             // Waiting can't help; or it is stored, and the row that came back can't be read.
             Err(error)
                 if refuses_outcome(&error)
-                    || matches!(error, Error::PoolClosed | Error::Decode(_)) =>
+                    || matches!(error, Error::PoolClosed | Error::NoRuntime | Error::Decode(_)) =>
             {
                 tracing::error!(job.id = %lease.job_id(), %error, "the outcome could not be stored");
                 return;

@@ -74,12 +74,13 @@ async fn a_listener_that_accepts_and_stays_silent_is_given_up_in_time() {
     let address = silent.local_addr().unwrap();
     let config = DatabaseConfig::builder()
         .url(&format!("postgres://ada:{PASSWORD}@{address}/app"))
-        .connect_timeout(Duration::from_millis(200))
+        .connect_timeout(Duration::from_millis(100))
+        .pool_timeout(Duration::from_millis(200))
         .build()
         .unwrap();
     let error = timeout(PATIENCE, Database::connect(&config)).await.unwrap().unwrap_err();
     assert!(matches!(error, Error::ConnectTimeout { .. }), "{error:?}");
-    says(&error, &[&address.to_string(), "200ms", "DATABASE_CONNECT_TIMEOUT"]);
+    says(&error, &[&address.to_string(), "200ms", "DATABASE_POOL_TIMEOUT"]);
     assert!(!format!("{error}{error:?}").contains(PASSWORD));
 }
 

@@ -479,6 +479,7 @@ async fn the_connection_s_password_is_never_shown() {
     let config = |url: &str| {
         let builder = DatabaseConfig::builder().url(url).pool_size(1);
         let builder = builder.connect_timeout(Duration::from_secs(1));
+        let builder = builder.pool_timeout(Duration::from_secs(1));
         assert_clean(&format!("{builder:?}"));
         let config = builder.build().unwrap();
         assert_clean(&format!("{config:?} {config:#?}"));

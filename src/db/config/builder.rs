@@ -186,7 +186,10 @@ impl DatabaseConfigBuilder {
         self
     }
 
-    /// How long connecting may take. Default 3 s.
+    /// How long it may take until the server takes a connection. Default 3 s.
+    ///
+    /// Whatever takes it is waited for until [`pool_timeout`](Self::pool_timeout), if that is longer: a
+    /// serverless database is silent until it is awake.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
         self

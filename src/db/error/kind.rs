@@ -63,6 +63,7 @@ impl Error {
             | Self::ConnectTimeout { .. }
             | Self::TooManyConnections
             | Self::PoolTimedOut(_)
+            | Self::NoRuntime
             | Self::PoolClosed
             | Self::ConnectionLost(_)
             | Self::LockTimeout

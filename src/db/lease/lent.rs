@@ -1,24 +1,20 @@
 //! One connection on loan, and what becomes of it when it comes back.
 
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgTransactionManager;
 use sqlx::{Connection, PgConnection, Postgres};
 use sqlx_core::transaction::TransactionManager;
-use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
-use super::{Leases, RELEASE, Tenure, Warm};
+use super::{Leases, Lifetime, PING, RELEASE, Tenure, Warm};
 use crate::db::answer::{answered, breaks_connection, refuses_writes};
 use crate::db::read_token::ReadToken;
-
-/// Drops the connection itself: its socket closes, its place in the pool is free at once, and the
-/// server notices by its `client_connection_check_interval`.
-pub(super) fn discard(connection: PoolConnection<Postgres>) {
-    drop(connection.detach());
-}
+use crate::db::runtime::{Anywhere, drop_anywhere};
 
 /// Waits until a connection answers, and has it forget what is prepared on it if that is stale.
 pub(super) async fn made_ready(
@@ -28,42 +24,77 @@ pub(super) async fn made_ready(
     if stale { connection.clear_cached_statements().await } else { connection.ping().await }
 }
 
-/// A connection in a task's hands. When a runtime ends, its tasks are dropped outside of it, and a
-/// connection of the pool's must not be.
-pub(super) struct Anchored {
-    // None only while it is dropped.
+/// A connection of the pool's, with the runtime that opened it.
+///
+/// Dropped, anywhere, its socket closes, its place in the pool is free at once, and the server notices
+/// by its `client_connection_check_interval`.
+pub(crate) struct Anchored {
+    // None only while it is dropped or closed.
     connection: Option<PoolConnection<Postgres>>,
     runtime: Handle,
 }
 
 impl Anchored {
-    pub(super) fn new(connection: PoolConnection<Postgres>, runtime: &Handle) -> Self {
+    pub fn new(connection: PoolConnection<Postgres>, runtime: &Handle) -> Self {
         Self { connection: Some(connection), runtime: runtime.clone() }
     }
 
-    pub(super) fn into_inner(mut self) -> PoolConnection<Postgres> {
-        self.connection.take().expect(TAKEN)
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// Hands it back to the pool, which pings it: here with a bound. What does not answer is dropped.
+    pub async fn returned(mut self) {
+        let returning = self.connection.as_mut().expect(TAKEN).return_to_pool();
+        let _ = timeout(PING, returning).await;
+    }
+
+    /// Closes it, with a farewell to the server.
+    pub async fn closed(mut self) {
+        let connection = self.connection.take().expect(TAKEN);
+        let mut closing = Anywhere::new(Box::pin(connection.close()), self.runtime.clone());
+        let _ = timeout(PING, &mut *closing).await;
+    }
+
+    /// Parts with it because its time is over.
+    pub async fn parted(self, lifetime: Lifetime) {
+        match lifetime {
+            Lifetime::Recycle(_) => self.closed().await,
+            Lifetime::Lend(_) => self.returned().await,
+        }
+    }
+
+    /// Does one of these in a task of its runtime's.
+    pub fn spawn<F>(self, task: impl FnOnce(Self) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let runtime = self.runtime.clone();
+        runtime.spawn(task(self));
     }
 }
 
 impl Deref for Anchored {
-    type Target = PoolConnection<Postgres>;
+    type Target = PgConnection;
 
-    fn deref(&self) -> &Self::Target {
+    fn deref(&self) -> &PgConnection {
         self.connection.as_ref().expect(TAKEN)
     }
 }
 
 impl DerefMut for Anchored {
-    fn deref_mut(&mut self) -> &mut Self::Target {
+    fn deref_mut(&mut self) -> &mut PgConnection {
         self.connection.as_mut().expect(TAKEN)
     }
 }
 
 impl Drop for Anchored {
     fn drop(&mut self) {
-        let _runtime = self.runtime.enter();
-        drop(self.connection.take());
+        if let Some(mut connection) = self.connection.take() {
+            // Takes the connection itself out, and drops it.
+            drop(connection.return_to_pool());
+            drop_anywhere(connection, &self.runtime);
+        }
     }
 }
 
@@ -108,7 +139,7 @@ impl Drop for Turn {
 /// A connection on loan. Dropped, it goes to the next caller.
 pub(crate) struct Lease {
     // None only while `drop` runs, both of them.
-    connection: Option<PoolConnection<Postgres>>,
+    connection: Option<Anchored>,
     turn: Option<Turn>,
     condition: Condition,
     /// Whether what is prepared on it no longer fits the schema.
@@ -236,8 +267,7 @@ impl Drop for Lease {
                 leases.state().holders.remove(self.holder);
                 // What broke it may have broken the others: one failure is enough.
                 leases.suspect_all();
-                let _runtime = leases.runtime.enter();
-                discard(connection);
+                drop(connection);
             }
             Condition::Clean | Condition::Busy => {
                 leases.state().holders.remove(self.holder);
@@ -245,20 +275,15 @@ impl Drop for Lease {
                 if stale {
                     leases.stale_all();
                 }
-                let runtime = leases.runtime.clone();
-                let mut connection = Anchored::new(connection, &runtime);
-                runtime.spawn(async move {
+                connection.spawn(move |mut connection| async move {
                     while PgTransactionManager::get_transaction_depth(&connection) > 0 {
                         PgTransactionManager::start_rollback(&mut connection);
                     }
-                    match timeout(RELEASE, made_ready(&mut connection, stale)).await {
-                        Ok(Ok(())) => {
-                            if let Some(leaving) = leaving {
-                                leaving.await;
-                            }
-                            turn.leases.keep(connection.into_inner(), tenure, None);
+                    if let Ok(Ok(())) = timeout(RELEASE, made_ready(&mut connection, stale)).await {
+                        if let Some(leaving) = leaving {
+                            leaving.await;
                         }
-                        _ => discard(connection.into_inner()),
+                        turn.leases.keep(connection, tenure, None);
                     }
                     drop(turn);
                 });

@@ -29,10 +29,13 @@ impl Lifetime {
     }
 }
 
-/// Whether the pool must not hand out a connection of this age. It also notes the age, for the lease.
+/// Whether the pool must not hand out a connection of this age. If it may, the lease is told the age.
 pub(crate) fn is_past(recycle: Duration, age: Duration) -> bool {
-    let _ = AGE.try_with(|cell| cell.set(age));
-    age > lifetime(recycle, age)
+    let past = age > lifetime(recycle, age);
+    if !past {
+        let _ = AGE.try_with(|cell| cell.set(age));
+    }
+    past
 }
 
 /// Takes a connection from the pool, and tells its age.

@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolConnection;
 use sqlx::{Executor, PgConnection, Postgres, Row};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::Leases;
-use super::lent::discard;
 use crate::db::error::{ConnectTarget, Error, Result};
 use crate::db::pooler::{self, PoolerMode, Sessions};
-use crate::db::unit_of_work::finished;
+use crate::db::runtime::{finished, here};
 
 /// A connection that takes longer to make may have gone to the wrong host.
 const SLOW: Duration = Duration::from_millis(100);
@@ -61,10 +61,13 @@ impl Leases {
     }
 
     /// A connection of the pool's; looks for another host while it can't be made.
-    pub(super) async fn acquire_from_pool(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    pub(super) async fn acquire_from_pool(
+        &self,
+        runtime: &Handle,
+    ) -> Result<PoolConnection<Postgres>, sqlx::Error> {
         let shared = self.shares_sessions();
         if !self.hosts.has_choice(shared) {
-            return self.pool.acquire().await;
+            return self.acquire_watched(runtime).await;
         }
         loop {
             let mut acquiring = std::pin::pin!(self.pool.acquire());
@@ -102,8 +105,7 @@ impl Leases {
 
     fn discard_warm(&self) {
         let warm = std::mem::take(&mut self.state().warm);
-        let _runtime = self.runtime.enter();
-        warm.into_iter().for_each(|warm| discard(warm.connection));
+        drop(warm);
     }
 
     /// Looks for whoever takes writes, because a connection opened at this time was refused one. Says
@@ -127,7 +129,8 @@ impl Leases {
         let leases = self.me.upgrade().filter(|leases| leases.hosts.are_for_writing());
         async move {
             let Some(leases) = leases else { return false };
-            let (runtime, limit) = (leases.runtime.clone(), leases.options.acquire);
+            let Ok(runtime) = here() else { return false };
+            let limit = leases.options.acquire;
             let leaving = runtime.spawn(async move {
                 let shared = leases.shares_sessions();
                 if leases.hosts.leave(opened, seen, shared).await {
@@ -143,7 +146,9 @@ impl Leases {
 
     /// Looks for whoever takes writes, in the background.
     pub(crate) fn look_for_primary(&self) {
-        self.runtime.spawn(self.leave_soon(Instant::now()));
+        if let Ok(runtime) = here() {
+            runtime.spawn(self.leave_soon(Instant::now()));
+        }
     }
 
     /// Whether a connection that was just made goes to a server that takes no writes, and another one
@@ -155,7 +160,7 @@ impl Leases {
         let opened = Instant::now();
         // As a simple query: nothing is prepared, so a pooler can't lose it.
         let asking = connection.fetch_one("select current_setting('transaction_read_only') = 'on'");
-        match timeout(self.options.connect, asking).await {
+        match timeout(self.options.connect.reach, asking).await {
             Ok(Ok(row)) if row.try_get(0).unwrap_or(false) => self.leave(opened).await,
             // What is wrong with it, its first statement tells.
             _ => false,

@@ -34,6 +34,8 @@ struct Network {
     // Counted up to break all connections that there are.
     cuts: watch::Sender<usize>,
     opened: AtomicUsize,
+    // So many connections were lost on the way: they stay silent for ever.
+    lost: AtomicUsize,
     requests: AtomicUsize,
     round_trips: AtomicUsize,
     answered: AtomicUsize,
@@ -50,6 +52,7 @@ impl Proxy {
             silent: [watch::Sender::new(false), watch::Sender::new(false)],
             cuts: watch::Sender::new(0),
             opened: AtomicUsize::new(0),
+            lost: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
             round_trips: AtomicUsize::new(0),
             answered: AtomicUsize::new(0),
@@ -57,7 +60,7 @@ impl Proxy {
         let shared = Arc::clone(&network);
         let listening = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                shared.opened.fetch_add(1, SeqCst);
+                let number = shared.opened.fetch_add(1, SeqCst);
                 let network = Arc::clone(&shared);
                 let server = network.server.lock().unwrap().clone();
                 tokio::spawn(async move {
@@ -66,7 +69,7 @@ impl Proxy {
                         tokio::select! {
                             biased;
                             _ = cut.changed() => {}
-                            () = network.connect(client, server) => {}
+                            () = network.connect(number, client, server) => {}
                         }
                     }
                 });
@@ -126,6 +129,12 @@ impl Proxy {
         }
     }
 
+    /// Lets new connections through; those that were opened so far are lost, without a sign.
+    pub fn resume_for_new_ones(&self) {
+        self.network.lost.store(self.opened(), SeqCst);
+        self.resume();
+    }
+
     /// Breaks all connections; what was held back is lost. New ones are taken.
     pub fn cut(&self) {
         self.network.cuts.send_modify(|cuts| *cuts += 1);
@@ -144,20 +153,26 @@ impl Drop for Proxy {
 }
 
 impl Network {
-    async fn connect(&self, client: TcpStream, server: TcpStream) {
+    async fn connect(&self, number: usize, client: TcpStream, server: TcpStream) {
         for socket in [&client, &server] {
             socket.set_nodelay(true).unwrap();
         }
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         tokio::join!(
-            self.pass_on(Direction::Requests, from_client, to_server),
-            self.pass_on(Direction::Answers, from_server, to_client),
+            self.pass_on(number, Direction::Requests, from_client, to_server),
+            self.pass_on(number, Direction::Answers, from_server, to_client),
         );
     }
 
     /// Bytes in flight don't wait for each other: the delay is one of time, not of throughput.
-    async fn pass_on(&self, which: Direction, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    async fn pass_on(
+        &self,
+        number: usize,
+        which: Direction,
+        mut from: OwnedReadHalf,
+        mut to: OwnedWriteHalf,
+    ) {
         let (sender, mut receiver) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
         let mut silent = self.silent[which as usize].subscribe();
         let reading = async move {
@@ -180,9 +195,11 @@ impl Network {
         let writing = async move {
             while let Some((due, bytes)) = receiver.recv().await {
                 tokio::time::sleep_until(due).await;
-                if silent.wait_for(|silent| !silent).await.is_err()
-                    || to.write_all(&bytes).await.is_err()
-                {
+                let resumed = silent.wait_for(|silent| !silent).await.is_ok();
+                if number < self.lost.load(SeqCst) {
+                    return std::future::pending().await;
+                }
+                if !resumed || to.write_all(&bytes).await.is_err() {
                     break;
                 }
             }
