@@ -18,7 +18,7 @@ macro_rules! repositories {
             $($(#[$doc])*
             #[track_caller]
             pub fn $name(&self) -> $repository<'_> {
-                $repository::new(self.executor().repeating_reads())
+                $repository::new(self.executor())
             })+
         }
 
@@ -27,7 +27,7 @@ macro_rules! repositories {
             $($(#[$doc])*
             #[track_caller]
             pub fn $name(self) -> $repository<'d> {
-                $repository::new(self.executor().repeating_reads())
+                $repository::new(self.executor())
             })+
         }
 
@@ -44,7 +44,7 @@ macro_rules! repositories {
             $($(#[$doc])*
             #[track_caller]
             pub fn $name(self) -> $repository<'d, ReadOnly> {
-                $repository::new(self.executor().repeating_reads()).read_only()
+                $repository::new(self.executor()).read_only()
             })+
         }
     };
@@ -179,7 +179,8 @@ macro_rules! of_row {
 /// Declares a repository: a connection source with statements on it.
 ///
 /// The methods that read stand in `impl<A: Access> Repository<'_, A>`, those that write in
-/// `impl Repository<'_>`. `Repository<J>` declares one whose table has a JSON column: its methods that
+/// `impl Repository<'_>`. Those that read say so once more, by running their statement on
+/// `self.conn.repeatable()`: when the connection breaks, it is sent again. `Repository<J>` declares one whose table has a JSON column: its methods that
 /// read give it as `J`, in `impl<A: Access, J: FromJson> Repository<'_, A, J>`.
 macro_rules! repository {
     ($(#[$doc:meta])* $name:ident $(<$json:ident>)?) => {

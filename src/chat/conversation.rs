@@ -107,7 +107,7 @@ impl<A: Access> ConversationRepository<'_, A> {
                     + owned(" and user_id = $2"),
                 id.as_uuid(),
             )
-            .fetch_optional(self.conn)
+            .fetch_optional(self.conn.repeatable())
             .await
         )?)
     }
@@ -138,7 +138,7 @@ impl<A: Access> ConversationRepository<'_, A> {
             limit,
             offset,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 
@@ -173,7 +173,7 @@ impl<A: Access> ConversationRepository<'_, A> {
             before_id,
             rows,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?;
         Ok(Page::new(&page, items, |c| (c.updated_at, c.id.as_uuid())))
     }
@@ -214,7 +214,7 @@ impl<A: Access> ConversationRepository<'_, A> {
             before_id,
             rows,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?
         .into_iter()
         .map(|row| ConversationSummary {
@@ -272,7 +272,7 @@ impl<A: Access> ConversationRepository<'_, A> {
             before_id,
             rows,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?
         .into_iter()
         .map(|row| ConversationOverview {
@@ -311,7 +311,7 @@ impl<A: Access> ConversationRepository<'_, A> {
                 limit,
                 offset,
             )
-            .fetch_all(self.conn)
+            .fetch_all(self.conn.repeatable())
             .await
         )?)
     }

@@ -81,7 +81,7 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
                 id.as_uuid(),
             )
             .map(Message::of_row)
-            .fetch_optional(self.conn)
+            .fetch_optional(self.conn.repeatable())
             .await
         )?)
     }
@@ -115,7 +115,7 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
                 offset,
             )
             .map(Message::of_row)
-            .fetch_all(self.conn)
+            .fetch_all(self.conn.repeatable())
             .await
         )?)
     }
@@ -145,7 +145,7 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
                 n,
             )
             .map(Message::of_row)
-            .fetch_all(self.conn)
+            .fetch_all(self.conn.repeatable())
             .await
         )?;
         newest_first.reverse();
@@ -185,7 +185,7 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
                 conversation_id.as_uuid(),
             )
             .map(Message::of_row)
-            .fetch(self.conn)
+            .fetch(self.conn.repeatable())
         )
         .map_err(Error::from)
     }
@@ -221,7 +221,7 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
                 rows,
             )
             .map(Message::of_row)
-            .fetch_all(self.conn)
+            .fetch_all(self.conn.repeatable())
             .await
         )?;
         Ok(Page::new(&page, items, |m| (m.created_at, m.id.as_uuid())))
@@ -258,7 +258,7 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
                 rows,
             )
             .map(Message::of_row)
-            .fetch_all(self.conn)
+            .fetch_all(self.conn.repeatable())
             .await
         )?;
         Ok(Page::new(&page, items, |m| (m.created_at, m.id.as_uuid())))
@@ -292,7 +292,7 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
             limit,
         )
         .map(Message::of_row)
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 
@@ -310,7 +310,7 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
                     + owned(" and user_id = $2"),
                 since,
             )
-            .fetch_one(self.conn)
+            .fetch_one(self.conn.repeatable())
             .await
         )?)
     }

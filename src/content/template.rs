@@ -211,7 +211,7 @@ impl<A: Access> TemplateRepository<'_, A> {
               where id = $1",
             id.as_uuid(),
         )
-        .fetch_optional(self.conn)
+        .fetch_optional(self.conn.repeatable())
         .await?)
     }
 
@@ -247,7 +247,7 @@ impl<A: Access> TemplateRepository<'_, A> {
             user_id.as_uuid(),
             template_type.as_str(),
         )
-        .fetch_optional(self.conn)
+        .fetch_optional(self.conn.repeatable())
         .await?)
     }
 
@@ -275,7 +275,7 @@ impl<A: Access> TemplateRepository<'_, A> {
             limit,
             offset,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 
@@ -300,7 +300,7 @@ impl<A: Access> TemplateRepository<'_, A> {
             template_type.as_str(),
             limit,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 }

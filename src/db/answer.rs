@@ -38,6 +38,26 @@ pub(crate) fn is_stale_plan(error: &sqlx::Error) -> bool {
     })
 }
 
+/// Whether the transaction that the session is inside of had failed before.
+pub(crate) fn is_aborted(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(e) if e.code().as_deref() == Some("25P02"))
+}
+
+/// Whether the server refused to look at a statement because the session is inside of a transaction
+/// that failed: for one that was sent outside of any, somebody had left it open. Nothing of it has run.
+///
+/// The routine tells it from a function that raises the same SQLSTATE.
+pub(crate) fn was_left_open(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(database) = error else { return false };
+    is_aborted(error)
+        && database.try_downcast_ref::<PgDatabaseError>().is_some_and(|e| {
+            e.routine().is_some_and(|routine| {
+                routine == "exec_simple_query"
+                    || (routine.starts_with("exec_") && routine.ends_with("_message"))
+            })
+        })
+}
+
 /// Whether a SQLSTATE says that the server has ended the connection, or never had it.
 pub(crate) fn ends_connection(sqlstate: &str) -> bool {
     sqlstate.starts_with("08")

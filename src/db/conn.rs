@@ -7,15 +7,17 @@ use either::Either;
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 use futures_util::{FutureExt, TryStreamExt};
-use sqlx::postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
+use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Execute, Executor, PgConnection, Postgres, SqlStr};
 use uuid::Uuid;
 
 use super::actor::Actor;
-use super::answer::{AnswerLimit, answered, breaks_connection, is_stale_plan, refuses_writes};
+use super::answer::{AnswerLimit, answered, was_left_open};
+use super::boundary::{note_beginning, still_inside};
 use super::error::Error;
 use super::lease::{Lease, Leases};
 use super::reader::CatchUp;
+use super::statement::{Again, Attempt, Statement};
 use super::transaction::TransactionOptions;
 use super::transaction_state::{Standing, TransactionState};
 use super::unit_of_work::UnitOfWork;
@@ -43,16 +45,15 @@ enum Source<'c> {
 struct Pooled<'c> {
     leases: &'c Arc<Leases>,
     place: &'static Location<'static>,
-    /// Whether reads are run again when the connection breaks: those of the repositories, which are
-    /// known to do nothing else.
-    repeat_reads: bool,
+    /// Whether the statement is sent again when the connection breaks.
+    repeatable: bool,
     /// What a standby has to have reached first.
     catch_up: Option<CatchUp<'c>>,
 }
 
 impl<'c> Conn<'c> {
     pub(crate) fn pool(leases: &'c Arc<Leases>, place: &'static Location<'static>) -> Self {
-        let source = Source::Pool(Pooled { leases, place, repeat_reads: false, catch_up: None });
+        let source = Source::Pool(Pooled { leases, place, repeatable: false, catch_up: None });
         Self { source, owner: None }
     }
 
@@ -61,7 +62,7 @@ impl<'c> Conn<'c> {
         place: &'static Location<'static>,
         catch_up: Option<CatchUp<'c>>,
     ) -> Self {
-        let source = Source::Pool(Pooled { leases, place, repeat_reads: false, catch_up });
+        let source = Source::Pool(Pooled { leases, place, repeatable: false, catch_up });
         Self { source, owner: None }
     }
 
@@ -70,7 +71,7 @@ impl<'c> Conn<'c> {
         actor: Actor,
         place: &'static Location<'static>,
     ) -> Self {
-        let pooled = Pooled { leases, place, repeat_reads: false, catch_up: None };
+        let pooled = Pooled { leases, place, repeatable: false, catch_up: None };
         Self { source: Source::User(pooled, actor), owner: Some(actor.user_id()) }
     }
 
@@ -92,10 +93,11 @@ impl<'c> Conn<'c> {
         self
     }
 
-    /// For a repository: its reads may be repeated.
-    pub(crate) fn repeating_reads(mut self) -> Self {
+    /// For a statement that only reads: it is sent again when the connection breaks. Without this none
+    /// is, because nobody knows what it has done.
+    pub(crate) fn repeatable(mut self) -> Self {
         if let Source::Pool(pooled) | Source::User(pooled, _) = &mut self.source {
-            pooled.repeat_reads = true;
+            pooled.repeatable = true;
         }
         self
     }
@@ -140,7 +142,7 @@ pub(crate) async fn roll_back_abandoned(
     if !state.has_abandoned() {
         return Ok(());
     }
-    if state.standing() == Standing::Broken {
+    if matches!(state.standing(), Standing::Broken | Standing::Ended) {
         return state.start();
     }
     // Broken until all of them are undone: this future may be dropped half-way.
@@ -152,104 +154,6 @@ pub(crate) async fn roll_back_abandoned(
     Ok(())
 }
 
-/// A statement, ready to be sent once more.
-struct Statement {
-    sql: SqlStr,
-    arguments: Option<PgArguments>,
-    persistent: bool,
-    /// How often it may be sent again when its connection breaks.
-    repeats: u8,
-    /// Whether it may be sent again when its plan turns out to be stale.
-    replan: bool,
-    /// Whether it may be sent again when the server turns out to take no writes.
-    reroute: bool,
-}
-
-/// How often a read is repeated: once for a connection that died unnoticed, once more for a server
-/// that was still going down.
-const REPEATS: u8 = 2;
-
-impl Statement {
-    fn new<'q>(
-        mut query: impl Execute<'q, Postgres>,
-        pooled: Pooled<'_>,
-    ) -> Result<Self, sqlx::Error> {
-        let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
-        let persistent = query.persistent();
-        let sql = query.sql();
-        let repeats =
-            if pooled.repeat_reads && sql.as_str().starts_with("select") { REPEATS } else { 0 };
-        // Without arguments it is sent as it stands, perhaps as several: nothing is planned ahead.
-        let replan = arguments.is_some();
-        Ok(Self { sql, arguments, persistent, repeats, replan, reroute: replan })
-    }
-
-    /// The arguments are copied while it may have to be sent again: that anything is stale shows only
-    /// when the server has them, and the driver does not give them back. Measured: two allocations.
-    fn attempt(&mut self) -> Attempt {
-        Attempt {
-            sql: self.sql.clone(),
-            arguments: if self.repeats > 0 || self.replan || self.reroute {
-                self.arguments.clone()
-            } else {
-                self.arguments.take()
-            },
-            persistent: self.persistent,
-        }
-    }
-
-    /// Whether to send it again after this error, and where.
-    fn again(&mut self, error: &sqlx::Error) -> Option<Again> {
-        if is_stale_plan(error) {
-            // The server has run nothing of it, so it may be one that writes.
-            return std::mem::take(&mut self.replan).then_some(Again::Here);
-        }
-        if refuses_writes(error) {
-            // Nor here.
-            return std::mem::take(&mut self.reroute).then_some(Again::OnPrimary);
-        }
-        if self.repeats == 0 || !breaks_connection(error) {
-            return None;
-        }
-        self.repeats -= 1;
-        Some(Again::Elsewhere)
-    }
-}
-
-/// Where a statement is sent once more.
-enum Again {
-    /// On the same connection, after it has forgotten what was prepared on it.
-    Here,
-    /// On another one.
-    Elsewhere,
-    /// On a connection to a server that takes writes, if there is one.
-    OnPrimary,
-}
-
-struct Attempt {
-    sql: SqlStr,
-    arguments: Option<PgArguments>,
-    persistent: bool,
-}
-
-impl Execute<'_, Postgres> for Attempt {
-    fn sql(self) -> SqlStr {
-        self.sql
-    }
-
-    fn statement(&self) -> Option<&PgStatement> {
-        None
-    }
-
-    fn take_arguments(&mut self) -> Result<Option<PgArguments>, sqlx::error::BoxDynError> {
-        Ok(self.arguments.take())
-    }
-
-    fn persistent(&self) -> bool {
-        self.persistent
-    }
-}
-
 type Step = Either<PgQueryResult, PgRow>;
 
 impl Pooled<'_> {
@@ -257,10 +161,16 @@ impl Pooled<'_> {
         self,
         query: impl Execute<'q, Postgres>,
     ) -> Result<Option<PgRow>, sqlx::Error> {
-        let mut statement = Statement::new(query, self)?;
+        let mut statement = Statement::new(query, self.repeatable)?;
         let mut lease = self.acquire().await?;
         loop {
-            let outcome = lease.run(|conn| conn.fetch_optional(statement.attempt())).await;
+            let outcome = if statement.may_begin() {
+                lease.doubt();
+                let outcome = lease.run(|conn| conn.fetch_optional(statement.attempt())).await;
+                Box::pin(lease.settle(outcome)).await
+            } else {
+                lease.run(|conn| conn.fetch_optional(statement.attempt())).await
+            };
             match outcome {
                 // Rare, so boxed: the future of every call would hold it.
                 Err(error) => lease = Box::pin(self.again(lease, &mut statement, error)).await?,
@@ -285,6 +195,9 @@ impl Pooled<'_> {
         statement: &mut Statement,
         error: sqlx::Error,
     ) -> Result<Lease, sqlx::Error> {
+        if was_left_open(&error) {
+            lease.condemn();
+        }
         match statement.again(&error) {
             None => return Err(error),
             Some(Again::Here) if lease.forget_statements().await.is_ok() => return Ok(lease),
@@ -334,18 +247,30 @@ impl Pooled<'_> {
         self.begin_as(actor).await
     }
 
+    /// Ends the transaction of a user's statement that succeeded.
+    async fn end_as(self, uow: UnitOfWork) -> Result<(), sqlx::Error> {
+        match uow.commit().await {
+            // What only reads has nothing to store.
+            Err(Error::CommitUnknown { .. }) if self.repeatable => {
+                self.leases.suspect_all();
+                Ok(())
+            }
+            ended => ended.map_err(Error::into_carrier),
+        }
+    }
+
     async fn fetch_optional_as<'q>(
         self,
         actor: Actor,
         query: impl Execute<'q, Postgres>,
     ) -> Result<Option<PgRow>, sqlx::Error> {
-        let mut statement = Statement::new(query, self)?;
+        let mut statement = Statement::new(query, self.repeatable)?;
         let mut uow = self.begin_as(actor).await?;
         loop {
             match uow.executor().fetch_optional(statement.attempt()).await {
                 Err(error) => uow = self.again_as(actor, uow, &mut statement, error).await?,
                 Ok(row) => {
-                    uow.commit().await.map_err(Error::into_carrier)?;
+                    self.end_as(uow).await?;
                     return Ok(row);
                 }
             }
@@ -372,12 +297,15 @@ impl<'c> Executor<'c> for Conn<'c> {
     {
         match self.source {
             Source::Pool(pooled) => Box::pin(async_stream::try_stream! {
-                let mut statement = Statement::new(query, pooled)?;
+                let mut statement = Statement::new(query, pooled.repeatable)?;
                 let answer = pooled.leases.answer_timeout();
                 let mut begun = false;
                 let mut lease = pooled.acquire().await?;
                 loop {
                     lease.begin_statement();
+                    if statement.may_begin() {
+                        lease.doubt();
+                    }
                     let mut steps = (*lease).fetch_many(statement.attempt());
                     let ended = loop {
                         match answered(answer, steps.try_next()).await {
@@ -391,6 +319,11 @@ impl<'c> Executor<'c> for Conn<'c> {
                     };
                     drop(steps);
                     lease.end_statement(ended.as_ref());
+                    let ended = if statement.may_begin() {
+                        Box::pin(lease.settle(ended)).await
+                    } else {
+                        ended
+                    };
                     match ended {
                         Err(error) if !begun => {
                             lease = pooled.again(lease, &mut statement, error).await?;
@@ -400,7 +333,7 @@ impl<'c> Executor<'c> for Conn<'c> {
                 }
             }),
             Source::User(pooled, actor) => Box::pin(async_stream::try_stream! {
-                let mut statement = Statement::new(query, pooled)?;
+                let mut statement = Statement::new(query, pooled.repeatable)?;
                 let mut begun = false;
                 let mut uow = pooled.begin_as(actor).await?;
                 loop {
@@ -422,26 +355,34 @@ impl<'c> Executor<'c> for Conn<'c> {
                         }
                         ended => {
                             ended?;
-                            break uow.commit().await.map_err(Error::into_carrier)?;
+                            break pooled.end_as(uow).await?;
                         }
                     }
                 }
             }),
             Source::Transaction(conn, state, answer) => Box::pin(async_stream::try_stream! {
+                let statement = Attempt::new(query)?;
+                let may_end = statement.may_end();
                 roll_back_abandoned(conn, state).await?;
+                if may_end {
+                    Box::pin(note_beginning(conn, state, answer)).await?;
+                }
                 state.start()?;
-                let mut steps = conn.fetch_many(query);
-                loop {
+                let mut steps = conn.fetch_many(statement);
+                let ended = loop {
                     match answered(answer, steps.try_next()).await {
                         Ok(Some(step)) => yield step,
-                        Ok(None) => break,
-                        Err(error) => {
-                            state.failed(&error);
-                            Err(error)?;
-                        }
+                        Ok(None) => break Ok(()),
+                        Err(error) => break Err(error),
                     }
+                };
+                drop(steps);
+                let ended = observe(state, ended);
+                if may_end {
+                    Box::pin(still_inside(conn, state, answer, ended)).await?;
+                } else {
+                    ended?;
                 }
-                state.succeeded();
             }),
         }
     }
@@ -458,9 +399,20 @@ impl<'c> Executor<'c> for Conn<'c> {
             Source::Pool(pooled) => pooled.fetch_optional(query).boxed(),
             Source::User(pooled, actor) => pooled.fetch_optional_as(actor, query).boxed(),
             Source::Transaction(conn, state, answer) => async move {
+                let statement = Attempt::new(query)?;
                 roll_back_abandoned(conn, state).await?;
+                if statement.may_end() {
+                    // Rare, so boxed: the future of every call would hold it.
+                    return Box::pin(async {
+                        note_beginning(conn, state, answer).await?;
+                        state.start()?;
+                        let row = answered(answer, conn.fetch_optional(statement)).await;
+                        still_inside(conn, state, answer, observe(state, row)).await
+                    })
+                    .await;
+                }
                 state.start()?;
-                let row = answered(answer, conn.fetch_optional(query)).await;
+                let row = answered(answer, conn.fetch_optional(statement)).await;
                 observe(state, row)
             }
             .boxed(),

@@ -10,6 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool};
 
 use super::attempt::ConnectLimits;
+use super::boundary::is_inside;
 use super::config::{DatabaseConfig, PoolOrder};
 use super::conn::Conn;
 use super::error::{ConnectTarget, Error, Result};
@@ -186,6 +187,11 @@ impl Database {
                 );
                 Box::pin(async { Ok(()) })
             })
+            // Whoever takes connections from the pool itself may leave a transaction open. This is in
+            // nobody's way: what a lease gives back was idle before.
+            .after_release(|connection, _| {
+                Box::pin(async move { Ok(!is_inside(connection).await?) })
+            })
             .connect_lazy_with(connect_options);
         let options = LeaseOptions {
             connect: limits,
@@ -205,6 +211,9 @@ impl Database {
     /// Wraps a pool that is there already: the application's, or that of a `#[sqlx::test]`. The
     /// pool's own settings hold, and no pooler is looked for: behind one that does not keep track of
     /// prepared statements answers get mixed up. It may be called outside of a tokio runtime.
+    ///
+    /// Each connection that the pool hands over is asked first whether somebody left it inside of a
+    /// transaction: one round trip. Then it is kept for as long as it is used, a minute at most.
     pub fn from_pool(pool: PgPool) -> Self {
         let options = pool.connect_options();
         let target = ConnectTarget {
@@ -263,11 +272,20 @@ impl Database {
     ///
     /// A connection that was just used stays out of it for about a second, for the next caller here:
     /// whoever takes connections from the pool itself, all of them at once, may have to wait for that.
+    /// One that comes back inside of a transaction is closed.
     pub fn pool(&self) -> &PgPool {
         &self.leases().pool
     }
 
     /// The pool as an executor, for the application's own statements; each commits by itself.
+    ///
+    /// SQL that begins a transaction and leaves it open is refused with
+    /// [`Error::TransactionControl`](crate::Error::TransactionControl), and what it did is rolled back:
+    /// the next caller's work would be swallowed by it. [`begin`](Self::begin) is there for that. To
+    /// find it out, the server is asked after a statement without arguments in whose text one of the
+    /// words `begin`, `start` and `execute` stands, which is a round trip more; after others it is not.
+    /// What else SQL leaves behind in the session (`set`, `set role`, temporary tables, `listen`) the
+    /// next caller finds there.
     #[track_caller]
     pub fn executor(&self) -> Conn<'_> {
         Conn::pool(self.leases(), Location::caller())

@@ -161,6 +161,17 @@ pub enum Error {
     #[error("the transaction was rolled back, because a statement in it had failed")]
     TransactionAborted,
 
+    /// A statement began or ended a transaction by itself, as `begin` and `commit` do. Transactions are
+    /// begun with [`begin`](crate::Database::begin) and ended with
+    /// [`commit`](crate::UnitOfWork::commit) or [`rollback`](crate::UnitOfWork::rollback).
+    ///
+    /// On the pool, what it left open was rolled back. In a unit of work, the transaction is over: what
+    /// was done before it is stored if it was `commit`, and what is done after it is refused.
+    #[error(
+        "a statement began or ended a transaction by itself: use begin(), commit() and rollback(); what it left open was rolled back"
+    )]
+    TransactionControl,
+
     /// Another transaction changed the same rows (40001). Running the whole transaction again helps.
     #[error("the transaction collided with another one; run it again")]
     SerializationFailure,

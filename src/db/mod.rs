@@ -5,6 +5,7 @@
 pub(crate) mod actor;
 pub(crate) mod answer;
 pub(crate) mod attempt;
+pub(crate) mod boundary;
 pub(crate) mod bulk;
 pub(crate) mod config;
 pub(crate) mod conn;
@@ -28,6 +29,7 @@ pub(crate) mod reader;
 pub(crate) mod role_check;
 pub(crate) mod runtime;
 pub(crate) mod startup;
+pub(crate) mod statement;
 pub(crate) mod transaction;
 pub(crate) mod transaction_state;
 pub(crate) mod unit_of_work;

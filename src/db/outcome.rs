@@ -81,7 +81,7 @@ impl Database {
         loop {
             let status =
                 sqlx::query_scalar!("select pg_xact_status($1::text::xid8)", id.to_string())
-                    .fetch_one(self.executor().repeating_reads())
+                    .fetch_one(self.executor().repeatable())
                     .await?;
             let outcome = match status.as_deref() {
                 Some("committed") => TransactionOutcome::Committed,

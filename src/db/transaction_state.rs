@@ -1,8 +1,9 @@
 //! What is known of a transaction from the answers to its statements.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering::Relaxed};
 
 use super::answer::{breaks_connection, is_stale_plan, refuses_writes};
+use super::error::Error;
 
 /// How a transaction stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub(crate) enum Standing {
     Failed = 2,
     /// Opening or closing a savepoint did not finish. Nothing more may be sent but ROLLBACK.
     Broken = 3,
+    /// A statement ended the transaction by itself. Nothing more may be sent.
+    Ended = 4,
 }
 
 /// Shared by a unit of work and the statements that run in it.
@@ -33,6 +36,8 @@ pub(crate) struct TransactionState {
     refused_writing: AtomicBool,
     /// Savepoints that were dropped and whose rollback has still to be sent.
     abandoned: AtomicU32,
+    /// When the transaction began, in microseconds; zero for as long as nobody had to know.
+    beginning: AtomicI64,
 }
 
 impl TransactionState {
@@ -41,7 +46,8 @@ impl TransactionState {
             0 => Standing::Healthy,
             1 => Standing::Unknown,
             2 => Standing::Failed,
-            _ => Standing::Broken,
+            3 => Standing::Broken,
+            _ => Standing::Ended,
         }
     }
 
@@ -55,6 +61,7 @@ impl TransactionState {
             Standing::Broken => Err(sqlx::Error::Protocol(
                 "the transaction can take no more statements: a savepoint was left half-way".into(),
             )),
+            Standing::Ended => Err(Error::TransactionControl.into_carrier()),
             Standing::Failed => Ok(()),
             Standing::Healthy | Standing::Unknown => {
                 self.set(Standing::Unknown);
@@ -121,6 +128,20 @@ impl TransactionState {
 
     pub(crate) fn take_abandoned(&self) -> u32 {
         self.abandoned.swap(0, Relaxed)
+    }
+
+    /// When the transaction began, if something ran since that may have ended it.
+    pub(crate) fn beginning(&self) -> Option<i64> {
+        Some(self.beginning.load(Relaxed)).filter(|began| *began != 0)
+    }
+
+    pub(crate) fn note_beginning(&self, began: i64) {
+        self.beginning.store(began, Relaxed);
+    }
+
+    /// The transaction was ended as it should be.
+    pub(crate) fn forget_beginning(&self) {
+        self.beginning.store(0, Relaxed);
     }
 
     pub(crate) fn has_abandoned(&self) -> bool {

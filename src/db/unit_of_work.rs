@@ -11,7 +11,8 @@ use sqlx_core::transaction::TransactionManager;
 use uuid::Uuid;
 
 use super::actor::Actor;
-use super::answer::{AnswerLimit, breaks_connection, refuses_writes};
+use super::answer::{AnswerLimit, breaks_connection, is_aborted, refuses_writes};
+use super::boundary::{beginning, note_beginning};
 use super::conn::{Conn, roll_back_abandoned};
 use super::error::{DriverError, Error, Result};
 use super::lease::{Lease, Leases};
@@ -106,18 +107,19 @@ impl UnitOfWork {
                 }
                 Err(failed) => failed,
             };
-            // Nothing was done yet, so nothing is done twice.
+            // Nothing was done yet, so nothing is done twice. In a transaction that somebody had left
+            // open it was refused, and that one is rolled back by now.
             let again = match leaving {
                 _ if attempt == BEGIN_ATTEMPTS => false,
                 Some(leaving) => leaving.await,
-                None => breaks_connection(&error),
+                None => breaks_connection(&error) || is_aborted(&error),
             };
             match options.actor {
                 _ if again => {}
                 Some(_) => return Err(Actor::begin_error(error)),
                 None => return Err(error.into()),
             }
-            if breaks_connection(&error) {
+            if breaks_connection(&error) || is_aborted(&error) {
                 leases.suspect_all();
             }
             attempt += 1;
@@ -126,6 +128,12 @@ impl UnitOfWork {
 
     /// The transaction as an executor, for the application's own statements:
     /// `query!(…).execute(uow.executor())`.
+    ///
+    /// SQL that ends the transaction (`commit`, `rollback`, `… and chain`) is answered with
+    /// [`Error::TransactionControl`], and so is everything after it, the commit too: nothing is
+    /// acknowledged that may not be stored. `savepoint`, `rollback to` and `release` may be used. To find
+    /// it out, the server is asked before and after a statement without arguments in whose text one of
+    /// the words `commit`, `end`, `rollback`, `abort`, `prepare` and `execute` stands.
     pub fn executor(&mut self) -> Conn<'_> {
         let answer = self.answer_limit();
         Conn::transaction(&mut self.lease, &self.state, answer, self.owner)
@@ -164,14 +172,18 @@ impl UnitOfWork {
 
     /// The bare connection, for what an executor can't do (COPY, for example).
     ///
-    /// The unit of work can't see what happens on it, so the commit first asks the server whether
-    /// the transaction is still good: one round trip more. Do not end the transaction on it.
+    /// The unit of work can't see what happens on it. So it asks the server before when its transaction
+    /// began, and again before it commits whether it is still that one: a round trip more each. Do not
+    /// end the transaction on it; the commit fails then ([`Error::TransactionControl`]).
     ///
     /// # Errors
     ///
-    /// When a nested unit of work was dropped and can't be rolled back.
+    /// When a nested unit of work was dropped and can't be rolled back, or a statement was given up and
+    /// the transaction failed with it.
     pub async fn connection(&mut self) -> Result<&mut PgConnection> {
+        let answer = self.answer_limit();
         roll_back_abandoned(&mut self.lease, &self.state).await?;
+        note_beginning(&mut self.lease, &self.state, answer).await?;
         self.state.start()?;
         Ok(&mut self.lease)
     }
@@ -230,6 +242,7 @@ impl UnitOfWork {
     ///
     /// * [`Error::TransactionAborted`]: a statement had failed, so the server would have answered
     ///   COMMIT with ROLLBACK. Everything was rolled back.
+    /// * [`Error::TransactionControl`]: a statement had ended the transaction by itself.
     /// * [`Error::DeadlineExceeded`]: it is past its deadline. Everything was rolled back.
     /// * [`Error::CommitUnknown`]: the connection broke; whether it took effect is unknown.
     ///   [`Database::transaction_outcome`](crate::Database::transaction_outcome) finds out.
@@ -255,9 +268,14 @@ impl UnitOfWork {
         let runtime = here()?;
         let transaction = self.id;
         let ending = async move {
-            if self.check().await != Standing::Healthy {
-                self.lease.run(PgTransactionManager::rollback).await?;
-                return Err(Error::TransactionAborted);
+            match self.check().await {
+                Standing::Healthy if self.depth() == 1 => {}
+                // Or the driver has a savepoint open that the application forgot.
+                Standing::Healthy | Standing::Ended => return Err(Error::TransactionControl),
+                _ => {
+                    self.lease.run(PgTransactionManager::rollback).await?;
+                    return Err(Error::TransactionAborted);
+                }
             }
             self.lease.run(PgTransactionManager::commit).await.map_err(|error| {
                 if breaks_connection(&error) {
@@ -266,6 +284,7 @@ impl UnitOfWork {
                     error.into()
                 }
             })?;
+            self.state.forget_beginning();
             if !with_token {
                 return Ok(None);
             }
@@ -281,7 +300,14 @@ impl UnitOfWork {
         if self.is_late() {
             return Ok(());
         }
-        let ending = async move { self.lease.run(PgTransactionManager::rollback).await };
+        let ending = async move {
+            let open = self.depth() > 0;
+            let ended = self.lease.run(PgTransactionManager::rollback).await;
+            if open {
+                self.state.forget_beginning();
+            }
+            ended
+        };
         detached(ending).await??;
         Ok(())
     }
@@ -301,14 +327,29 @@ impl UnitOfWork {
         if roll_back_abandoned(&mut self.lease, &self.state).await.is_err() {
             return Standing::Broken;
         }
-        if self.state.standing() == Standing::Unknown {
-            // Answered with an error in a failed transaction, or on a dead connection.
-            match self.lease.run(|conn| conn.execute("select")).await {
-                Ok(_) => self.state.succeeded(),
-                Err(error) => self.state.failed(&error),
+        // Answered with an error in a failed transaction, or on a dead connection.
+        match (self.state.standing(), self.state.beginning()) {
+            (Standing::Unknown, None) => {
+                match self.lease.run(|conn| conn.execute("select")).await {
+                    Ok(_) => self.state.succeeded(),
+                    Err(error) => self.state.failed(&error),
+                }
             }
+            (Standing::Unknown | Standing::Healthy, Some(began)) => {
+                match self.lease.run(beginning).await {
+                    Ok(now) if now == began => self.state.succeeded(),
+                    Ok(_) => self.state.set(Standing::Ended),
+                    Err(error) => self.state.failed(&error),
+                }
+            }
+            _ => {}
         }
         self.state.standing()
+    }
+
+    /// How many transactions and savepoints the driver has begun on the connection.
+    fn depth(&self) -> usize {
+        PgTransactionManager::get_transaction_depth(&self.lease)
     }
 
     /// Sends a statement that opens or closes a savepoint.
@@ -335,7 +376,8 @@ impl Drop for UnitOfWork {
         if self.state.refused_writing() && !self.read_only {
             self.lease.mark_refused();
         }
-        if self.state.is_unfit() {
+        let left_open = self.state.beginning().is_some() && self.depth() == 0;
+        if self.state.is_unfit() || self.state.standing() == Standing::Ended || left_open {
             self.lease.condemn();
         }
         if self.state.is_stale() {

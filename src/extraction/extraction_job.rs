@@ -242,7 +242,7 @@ impl<A: Access> ExtractionJobRepository<'_, A> {
               where id = $1",
             id.as_uuid(),
         )
-        .fetch_optional(self.conn)
+        .fetch_optional(self.conn.repeatable())
         .await?)
     }
 
@@ -272,7 +272,7 @@ impl<A: Access> ExtractionJobRepository<'_, A> {
             limit,
             offset,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 
@@ -304,7 +304,7 @@ impl<A: Access> ExtractionJobRepository<'_, A> {
             before_id,
             rows,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?;
         Ok(Page::new(&page, items, |job| (job.created_at, job.id.as_uuid())))
     }
@@ -333,7 +333,7 @@ impl<A: Access> ExtractionJobRepository<'_, A> {
             limit,
             offset,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 
@@ -343,7 +343,7 @@ impl<A: Access> ExtractionJobRepository<'_, A> {
             r#"select count(*) as "count!" from extraction_jobs where status = $1"#,
             status.as_str(),
         )
-        .fetch_one(self.conn)
+        .fetch_one(self.conn.repeatable())
         .await?)
     }
 
@@ -359,7 +359,7 @@ impl<A: Access> ExtractionJobRepository<'_, A> {
                 where project_id = $1"#,
             project_id.as_uuid(),
         )
-        .fetch_one(self.conn)
+        .fetch_one(self.conn.repeatable())
         .await?)
     }
 }

@@ -136,7 +136,7 @@ impl<A: Access> ProjectRepository<'_, A> {
               where id = $1",
             id.as_uuid(),
         )
-        .fetch_optional(self.conn)
+        .fetch_optional(self.conn.repeatable())
         .await?)
     }
 
@@ -157,7 +157,7 @@ impl<A: Access> ProjectRepository<'_, A> {
             limit,
             offset,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 
@@ -185,7 +185,7 @@ impl<A: Access> ProjectRepository<'_, A> {
             limit,
             offset,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 
@@ -212,7 +212,7 @@ impl<A: Access> ProjectRepository<'_, A> {
             before_id,
             rows,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?;
         Ok(Page::new(&page, items, |p| (p.created_at, p.id.as_uuid())))
     }
@@ -220,7 +220,7 @@ impl<A: Access> ProjectRepository<'_, A> {
     /// How many projects there are. Reads them all, or an index of them.
     pub async fn count(self) -> Result<i64> {
         Ok(sqlx::query_scalar!(r#"select count(*) as "count!" from projects"#)
-            .fetch_one(self.conn)
+            .fetch_one(self.conn.repeatable())
             .await?)
     }
 }

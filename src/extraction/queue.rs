@@ -196,7 +196,7 @@ impl<A: Access> ExtractionJobRepository<'_, A> {
                 order by coalesce(lease_expires_at, run_at), id
                 limit 1"#,
         )
-        .fetch_optional(self.conn)
+        .fetch_optional(self.conn.repeatable())
         .await?;
         Ok(seconds.map(|s| Duration::try_from_secs_f64(s).unwrap_or(Duration::MAX)))
     }

@@ -108,7 +108,7 @@ impl<A: Access> SessionRepository<'_, A> {
             "select id, user_id, token_hash, expires_at, created_at from sessions where id = $1",
             id.as_uuid(),
         )
-        .fetch_optional(self.conn)
+        .fetch_optional(self.conn.repeatable())
         .await?)
     }
 
@@ -121,7 +121,7 @@ impl<A: Access> SessionRepository<'_, A> {
               where token_hash = $1 and expires_at > now()",
             token_hash.expose(),
         )
-        .fetch_optional(self.conn)
+        .fetch_optional(self.conn.repeatable())
         .await?)
     }
 }
@@ -179,7 +179,7 @@ impl<A: Access> SessionRepository<'_, A> {
             limit,
             offset,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 }

@@ -282,7 +282,7 @@ impl<A: Access> UserRepository<'_, A> {
               where id = $1",
             id.as_uuid(),
         )
-        .fetch_optional(self.conn)
+        .fetch_optional(self.conn.repeatable())
         .await?)
     }
 
@@ -300,7 +300,7 @@ impl<A: Access> UserRepository<'_, A> {
               where lower(email) = lower($1)",
             email,
         )
-        .fetch_optional(self.conn)
+        .fetch_optional(self.conn.repeatable())
         .await?)
     }
 }

@@ -136,7 +136,7 @@ impl<A: Access> UserPreferencesRepository<'_, A> {
               where user_id = $1",
             user_id.as_uuid(),
         )
-        .fetch_optional(self.conn)
+        .fetch_optional(self.conn.repeatable())
         .await?)
     }
 }

@@ -371,7 +371,7 @@ impl<A: Access> BorrowerRepository<'_, A> {
               where id = $1",
             id.as_uuid(),
         )
-        .fetch_optional(self.conn)
+        .fetch_optional(self.conn.repeatable())
         .await?)
     }
 
@@ -398,7 +398,7 @@ impl<A: Access> BorrowerRepository<'_, A> {
                 where id = $1"#,
             id.as_uuid(),
         )
-        .fetch_optional(self.conn)
+        .fetch_optional(self.conn.repeatable())
         .await?;
         Ok(row.map(BorrowerWithRecords::from))
     }

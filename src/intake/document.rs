@@ -285,7 +285,7 @@ impl<A: Access> DocumentRepository<'_, A> {
               where id = $1",
             id.as_uuid(),
         )
-        .fetch_optional(self.conn)
+        .fetch_optional(self.conn.repeatable())
         .await?)
     }
 
@@ -300,7 +300,7 @@ impl<A: Access> DocumentRepository<'_, A> {
               where file_hash = $1",
             file_hash.as_str(),
         )
-        .fetch_optional(self.conn)
+        .fetch_optional(self.conn.repeatable())
         .await?)
     }
 }
@@ -361,7 +361,7 @@ impl<A: Access> DocumentRepository<'_, A> {
         Ok(match status {
             None => {
                 sqlx::query_scalar!(r#"select count(*) as "count!" from documents"#)
-                    .fetch_one(self.conn)
+                    .fetch_one(self.conn.repeatable())
                     .await?
             }
             Some(status) => {
@@ -369,7 +369,7 @@ impl<A: Access> DocumentRepository<'_, A> {
                     r#"select count(*) as "count!" from documents where status = $1"#,
                     status.as_str(),
                 )
-                .fetch_one(self.conn)
+                .fetch_one(self.conn.repeatable())
                 .await?
             }
         })

@@ -175,7 +175,7 @@ impl<A: Access> IncomeRecordRepository<'_, A> {
             limit,
             offset,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 
@@ -190,7 +190,7 @@ impl<A: Access> IncomeRecordRepository<'_, A> {
                 order by year desc"#,
             borrower_id.as_uuid(),
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 }

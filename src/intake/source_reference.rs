@@ -187,7 +187,7 @@ impl<A: Access> SourceReferenceRepository<'_, A> {
             limit,
             offset,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 }

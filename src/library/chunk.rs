@@ -78,7 +78,7 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
                 id.as_uuid(),
             )
             .map(Chunk::of_row)
-            .fetch_optional(self.conn)
+            .fetch_optional(self.conn.repeatable())
             .await
         )?)
     }
@@ -102,7 +102,7 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
                 &ChunkId::uuids(ids),
             )
             .map(Chunk::of_row)
-            .fetch_all(self.conn)
+            .fetch_all(self.conn.repeatable())
             .await
         )?)
     }
@@ -135,7 +135,7 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
                 offset,
             )
             .map(Chunk::of_row)
-            .fetch_all(self.conn)
+            .fetch_all(self.conn.repeatable())
             .await
         )?)
     }
@@ -173,7 +173,7 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
                 transcript_id.as_uuid(),
             )
             .map(Chunk::of_row)
-            .fetch(self.conn)
+            .fetch(self.conn.repeatable())
         )
         .map_err(Error::from)
     }
@@ -205,7 +205,7 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
             limit,
         )
         .map(Chunk::of_row)
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 
@@ -216,7 +216,7 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
             r#"select count(*) as "count!" from chunks where user_id = $1"#,
             user_id.as_uuid(),
         )
-        .fetch_one(self.conn)
+        .fetch_one(self.conn.repeatable())
         .await?)
     }
 }

@@ -130,7 +130,7 @@ impl<A: Access, J: FromJson> TranscriptRepository<'_, A, J> {
                 id.as_uuid(),
             )
             .map(Transcript::of_row)
-            .fetch_optional(self.conn)
+            .fetch_optional(self.conn.repeatable())
             .await
         )?)
     }
@@ -178,7 +178,7 @@ impl<A: Access, J: FromJson> TranscriptRepository<'_, A, J> {
                     chunk_count: row.chunk_count,
                 })
             })
-            .fetch_optional(self.conn)
+            .fetch_optional(self.conn.repeatable())
             .await
         )?
         .transpose()
@@ -204,7 +204,7 @@ impl<A: Access, J: FromJson> TranscriptRepository<'_, A, J> {
             youtube_video_id,
         )
         .map(Transcript::of_row)
-        .fetch_optional(self.conn)
+        .fetch_optional(self.conn.repeatable())
         .await?)
     }
 
@@ -236,7 +236,7 @@ impl<A: Access, J: FromJson> TranscriptRepository<'_, A, J> {
             limit,
             offset,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 
@@ -270,7 +270,7 @@ impl<A: Access, J: FromJson> TranscriptRepository<'_, A, J> {
             before_id,
             rows,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?;
         Ok(Page::new(&page, items, |t| (t.created_at, t.id.as_uuid())))
     }
@@ -316,7 +316,7 @@ impl<A: Access, J: FromJson> TranscriptRepository<'_, A, J> {
                 youtube_video_id,
                 limit,
             )
-            .fetch_all(self.conn)
+            .fetch_all(self.conn.repeatable())
             .await
         )?)
     }
@@ -349,7 +349,7 @@ impl<A: Access, J: FromJson> TranscriptRepository<'_, A, J> {
             contained,
             limit,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 }

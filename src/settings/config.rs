@@ -37,7 +37,7 @@ impl<A: Access> ConfigRepository<'_, A> {
             return Ok(None);
         }
         Ok(sqlx::query_scalar!("select value from config where key = $1", key)
-            .fetch_optional(self.conn)
+            .fetch_optional(self.conn.repeatable())
             .await?)
     }
 
@@ -51,7 +51,7 @@ impl<A: Access> ConfigRepository<'_, A> {
             "select key, value, description, updated_at from config where key = $1",
             key,
         )
-        .fetch_optional(self.conn)
+        .fetch_optional(self.conn.repeatable())
         .await?)
     }
 }
@@ -107,7 +107,7 @@ impl<A: Access> ConfigRepository<'_, A> {
             limit,
             offset,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 }

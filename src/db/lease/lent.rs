@@ -13,6 +13,8 @@ use tokio::time::timeout;
 
 use super::{Leases, Lifetime, PING, RELEASE, Tenure, Warm};
 use crate::db::answer::{answered, breaks_connection, refuses_writes};
+use crate::db::boundary::is_inside;
+use crate::db::error::Error;
 use crate::db::read_token::ReadToken;
 use crate::db::runtime::{Anywhere, drop_anywhere};
 
@@ -146,6 +148,8 @@ pub(crate) struct Lease {
     stale: bool,
     /// Whether it was refused a write: not to be used before it was looked where writes go.
     refused: bool,
+    /// Whether it may be inside of a transaction that a statement began by itself.
+    doubtful: bool,
     tenure: Tenure,
     holder: usize,
 }
@@ -158,6 +162,7 @@ impl Lease {
             condition: Condition::Clean,
             stale: false,
             refused: false,
+            doubtful: false,
             tenure: warm.tenure,
             holder,
         }
@@ -195,6 +200,30 @@ impl Lease {
     /// It is not to be used again.
     pub(crate) fn condemn(&mut self) {
         self.condition = Condition::Broken;
+    }
+
+    /// A statement is about to be sent that may leave a transaction open.
+    pub(crate) fn doubt(&mut self) {
+        self.doubtful = true;
+    }
+
+    /// Makes sure that the statement has left no transaction open: one round trip. Gives its outcome
+    /// back. A connection that is inside of one, or did not say, is not used again.
+    pub(crate) async fn settle<T>(
+        &mut self,
+        outcome: Result<T, sqlx::Error>,
+    ) -> Result<T, sqlx::Error> {
+        if self.condition == Condition::Broken {
+            return outcome;
+        }
+        match self.run(is_inside).await {
+            Ok(false) => {
+                self.doubtful = false;
+                outcome
+            }
+            Ok(true) => outcome.and(Err(Error::TransactionControl.into_carrier())),
+            Err(error) => outcome.and(Err(error)),
+        }
     }
 
     /// What is prepared on it no longer fits the schema: it is forgotten when it comes back.
@@ -254,6 +283,9 @@ impl Drop for Lease {
             return;
         };
         let leases = &turn.leases;
+        if self.doubtful {
+            self.condition = Condition::Broken;
+        }
         let open = PgTransactionManager::get_transaction_depth(&connection) > 0;
         // Until it is known whether it goes to the right server, it is out: it fails one call at most.
         let leaving = (self.refused && leases.hosts.are_for_writing())

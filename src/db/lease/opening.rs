@@ -11,8 +11,9 @@ use tokio::time::timeout;
 
 use super::lent::made_ready;
 use super::waiting::Failure;
-use super::{Anchored, Leases, PING, Tenure, Warm, lifetime};
+use super::{Anchored, Leases, Lifetime, PING, Tenure, Warm, lifetime};
 use crate::db::answer::hangs_up;
+use crate::db::boundary::is_inside;
 use crate::db::error::Error;
 
 /// Before the next attempt to connect to a server that hung up on the last one.
@@ -57,6 +58,12 @@ impl Leases {
         match lifetime::aged(self.acquire_from_pool(runtime)).await {
             Ok((connection, age)) => {
                 let mut connection = Anchored::new(connection, runtime);
+                // A pool of the application's has lent it to others before.
+                let lent = matches!(self.options.lifetime, Lifetime::Lend(_));
+                if lent && !matches!(timeout(PING, is_inside(&mut connection)).await, Ok(Ok(false)))
+                {
+                    return Err(failed(sqlx::Error::PoolTimedOut));
+                }
                 if age.is_zero() && self.is_astray(&mut connection).await {
                     return Err(Failure { error: Error::ReadOnly, passing: true });
                 }

@@ -32,7 +32,7 @@ impl<A: Access> BorrowerRepository<'_, A> {
             limit,
             offset,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 
@@ -59,7 +59,7 @@ impl<A: Access> BorrowerRepository<'_, A> {
             limit,
             offset,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 
@@ -81,7 +81,7 @@ impl<A: Access> BorrowerRepository<'_, A> {
             ssn_hash.expose(),
             limit,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 
@@ -120,7 +120,7 @@ impl<A: Access> BorrowerRepository<'_, A> {
                     limit,
                     offset,
                 )
-                .fetch_all(self.conn)
+                .fetch_all(self.conn.repeatable())
                 .await?
             }
             Some(owner) => {
@@ -139,7 +139,7 @@ impl<A: Access> BorrowerRepository<'_, A> {
                     limit,
                     offset,
                 )
-                .fetch_all(self.conn)
+                .fetch_all(self.conn.repeatable())
                 .await?
             }
         })
@@ -179,7 +179,7 @@ impl<A: Access> BorrowerRepository<'_, A> {
                     limit,
                     offset,
                 )
-                .fetch_all(self.conn)
+                .fetch_all(self.conn.repeatable())
                 .await?
             }
             Some(owner) => {
@@ -200,7 +200,7 @@ impl<A: Access> BorrowerRepository<'_, A> {
                     limit,
                     offset,
                 )
-                .fetch_all(self.conn)
+                .fetch_all(self.conn.repeatable())
                 .await?
             }
         })

@@ -34,7 +34,7 @@ impl<A: Access> DocumentRepository<'_, A> {
                     limit,
                     offset,
                 )
-                .fetch_all(self.conn)
+                .fetch_all(self.conn.repeatable())
                 .await?
             }
             Some(status) => {
@@ -51,7 +51,7 @@ impl<A: Access> DocumentRepository<'_, A> {
                     limit,
                     offset,
                 )
-                .fetch_all(self.conn)
+                .fetch_all(self.conn.repeatable())
                 .await?
             }
         })
@@ -87,7 +87,7 @@ impl<A: Access> DocumentRepository<'_, A> {
                     before_id,
                     rows,
                 )
-                .fetch_all(self.conn)
+                .fetch_all(self.conn.repeatable())
                 .await?
             }
             Some(status) => {
@@ -108,7 +108,7 @@ impl<A: Access> DocumentRepository<'_, A> {
                     before_id,
                     rows,
                 )
-                .fetch_all(self.conn)
+                .fetch_all(self.conn.repeatable())
                 .await?
             }
         };
@@ -140,7 +140,7 @@ impl<A: Access> DocumentRepository<'_, A> {
             limit,
             offset,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 
@@ -168,7 +168,7 @@ impl<A: Access> DocumentRepository<'_, A> {
             before_id,
             rows,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?;
         Ok(Page::new(&page, items, |d| (d.created_at, d.id.as_uuid())))
     }
@@ -192,7 +192,7 @@ impl<A: Access> DocumentRepository<'_, A> {
               limit $1",
             limit,
         )
-        .fetch_all(self.conn)
+        .fetch_all(self.conn.repeatable())
         .await?)
     }
 }

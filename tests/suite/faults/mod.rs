@@ -1,6 +1,7 @@
 //! Faults, made for real: backends killed and frozen, servers stopped, networks cut and silent. Each
 //! test prints what it measured; `scripts/faults` shows the figures as a table.
 
+mod answers;
 mod backends;
 mod commits;
 mod contention;

@@ -177,8 +177,18 @@ impl<'c> Planner<'c> {
         .unwrap();
         for (key, parameters, delete, check) in keys {
             let parameters = parameters as usize;
-            statements.push(Statement { name: key.clone(), text: delete, parameters });
-            statements.push(Statement { name: format!("{key} (check)"), text: check, parameters });
+            statements.push(Statement {
+                name: key.clone(),
+                text: delete,
+                parameters,
+                repeatable: false,
+            });
+            statements.push(Statement {
+                name: format!("{key} (check)"),
+                text: check,
+                parameters,
+                repeatable: false,
+            });
         }
         statements
     }

@@ -18,6 +18,16 @@ pub fn repositories() -> BTreeMap<String, String> {
 
 /// Every public method of every repository, as it is called: `users().create`.
 pub fn methods() -> BTreeSet<String> {
+    methods_in(|_| true)
+}
+
+/// Those that read-only repositories have too.
+pub fn reading_methods() -> BTreeSet<String> {
+    methods_in(|header| header.contains("<A: Access") || header.contains(", A: Access"))
+}
+
+/// Those in an `impl` whose first line is like this.
+fn methods_in(which: impl Fn(&str) -> bool) -> BTreeSet<String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let repositories = repositories();
     let mut methods = BTreeSet::new();
@@ -25,7 +35,9 @@ pub fn methods() -> BTreeSet<String> {
         let mut call = None;
         for line in text.lines() {
             if line.starts_with("impl") {
-                call = repositories.iter().find(|(name, _)| line.contains(&format!(" {name}<")));
+                call = repositories
+                    .iter()
+                    .find(|(name, _)| which(line) && line.contains(&format!(" {name}<")));
             }
             let method = line
                 .strip_prefix("    pub fn ")

@@ -23,6 +23,7 @@ pub async fn measure(meter: &mut Meter) {
     within(meter, "uow.begin", async |uow| uow.begin().await.map(drop)).await;
     within(meter, "uow.transaction", async |uow| uow.transaction(async |_| Ok(())).await).await;
     within(meter, "uow.transaction_id", async |uow| uow.transaction_id().await.map(drop)).await;
+    within(meter, "uow.connection", async |uow| uow.connection().await.map(drop)).await;
     within(meter, "uow.lock_conversation", async |uow| uow.lock_conversation(kept).await.map(drop))
         .await;
 }

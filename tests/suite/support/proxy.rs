@@ -13,6 +13,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use url::Url;
 
+use super::database::eventually;
+
 /// Listens on a port of its own and passes on what comes. Ends when it is dropped.
 pub struct Proxy {
     address: SocketAddr,
@@ -39,6 +41,11 @@ struct Network {
     requests: AtomicUsize,
     round_trips: AtomicUsize,
     answered: AtomicUsize,
+    // Which of the answers to come is lost; zero for none.
+    losing: AtomicUsize,
+    // What the server is told beside what clients say, and how many answers to that are to come.
+    slipped_in: watch::Sender<Vec<u8>>,
+    swallowing: AtomicUsize,
 }
 
 impl Proxy {
@@ -56,6 +63,9 @@ impl Proxy {
             requests: AtomicUsize::new(0),
             round_trips: AtomicUsize::new(0),
             answered: AtomicUsize::new(0),
+            losing: AtomicUsize::new(0),
+            slipped_in: watch::Sender::new(Vec::new()),
+            swallowing: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&network);
         let listening = tokio::spawn(async move {
@@ -122,6 +132,29 @@ impl Proxy {
         self.hold_answers();
     }
 
+    /// Breaks all connections in place of the n-th answer from now: the server has done by then what
+    /// it was told.
+    pub fn lose_answer(&self, nth: usize) {
+        self.network.losing.store(nth, SeqCst);
+    }
+
+    /// Whether the answer was lost that was to be lost; if not, none is any more.
+    pub fn has_lost(&self) -> bool {
+        self.network.losing.swap(0, SeqCst) == 0
+    }
+
+    /// Runs a statement in the session of the one connection that there is, and keeps the answer from
+    /// the client: somebody else's statement, as it comes through a pooler that mixes up sessions.
+    pub async fn slip_in(&self, statement: &str) {
+        let mut message = vec![b'Q'];
+        message.extend(u32::try_from(statement.len() + 5).unwrap().to_be_bytes());
+        message.extend(statement.as_bytes());
+        message.push(0);
+        self.network.swallowing.store(1, SeqCst);
+        self.network.slipped_in.send_replace(message);
+        eventually("it is answered", async || self.network.swallowing.load(SeqCst) == 0).await;
+    }
+
     /// Lets through what was held back.
     pub fn resume(&self) {
         for silent in &self.network.silent {
@@ -137,7 +170,7 @@ impl Proxy {
 
     /// Breaks all connections; what was held back is lost. New ones are taken.
     pub fn cut(&self) {
-        self.network.cuts.send_modify(|cuts| *cuts += 1);
+        self.network.cut();
     }
 }
 
@@ -153,6 +186,28 @@ impl Drop for Proxy {
 }
 
 impl Network {
+    fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Whether the client gets to see what the server sent.
+    fn is_passed_on(&self, answer: &[u8]) -> bool {
+        let counted = |left: &AtomicUsize| {
+            ends_an_answer(answer).then(|| left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)))
+        };
+        if self.swallowing.load(SeqCst) > 0 {
+            counted(&self.swallowing);
+            return false;
+        }
+        match counted(&self.losing) {
+            Some(Ok(1)) => {
+                self.cut();
+                false
+            }
+            _ => true,
+        }
+    }
+
     async fn connect(&self, number: usize, client: TcpStream, server: TcpStream) {
         for socket in [&client, &server] {
             socket.set_nodelay(true).unwrap();
@@ -175,6 +230,7 @@ impl Network {
     ) {
         let (sender, mut receiver) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
         let mut silent = self.silent[which as usize].subscribe();
+        let mut slipped_in = self.slipped_in.subscribe();
         let reading = async move {
             let mut buffer = vec![0; 16 * 1024];
             let mut frontend = Frontend::default();
@@ -185,6 +241,9 @@ impl Network {
                     self.round_trips.fetch_add(waits, SeqCst);
                 } else {
                     self.answered.fetch_add(read, SeqCst);
+                    if !self.is_passed_on(&buffer[..read]) {
+                        continue;
+                    }
                 }
                 let due = Instant::now() + self.delay;
                 if sender.send((due, buffer[..read].to_vec())).is_err() {
@@ -193,7 +252,16 @@ impl Network {
             }
         };
         let writing = async move {
-            while let Some((due, bytes)) = receiver.recv().await {
+            loop {
+                let (due, bytes) = tokio::select! {
+                    sent = receiver.recv() => match sent {
+                        Some(sent) => sent,
+                        None => break,
+                    },
+                    Ok(()) = slipped_in.changed(), if matches!(which, Direction::Requests) => {
+                        (Instant::now(), slipped_in.borrow_and_update().clone())
+                    }
+                };
                 tokio::time::sleep_until(due).await;
                 let resumed = silent.wait_for(|silent| !silent).await.is_ok();
                 if number < self.lost.load(SeqCst) {
@@ -207,6 +275,11 @@ impl Network {
         };
         tokio::join!(reading, writing);
     }
+}
+
+/// Whether this is the end of what the server answers to a statement: ReadyForQuery.
+fn ends_an_answer(bytes: &[u8]) -> bool {
+    matches!(bytes, [.., b'Z', 0, 0, 0, 5, b'I' | b'T' | b'E'])
 }
 
 /// What one client sends, taken apart into messages.

@@ -13,6 +13,8 @@ pub struct Statement {
     pub text: String,
     /// How many parameters it has.
     pub parameters: usize,
+    /// Whether it is sent again when the connection breaks, in one of the methods at least.
+    pub repeatable: bool,
 }
 
 /// How the name of an owned form ends: of the statement that is sent where the owner is known.
@@ -25,15 +27,18 @@ pub fn of_the_crate() -> Vec<Statement> {
     let mut calls = 0;
     for file in rust_files(&package().join("src")) {
         let source = fs::read_to_string(&file).unwrap();
-        for (name, text) in Scanner::new(&source).calls() {
+        for (name, text, repeatable) in Scanner::new(&source).calls() {
             calls += 1;
             let parameters = *parameters.get(&one_line(&text)).unwrap_or_else(|| {
                 panic!("the statement of {name} is not in .sqlx (run scripts/prepare): {text}")
             });
             statements
                 .entry(one_line(&text))
-                .and_modify(|known| known.name = format!("{}, {name}", known.name))
-                .or_insert(Statement { name, text, parameters });
+                .and_modify(|known| {
+                    known.name = format!("{}, {name}", known.name);
+                    known.repeatable |= repeatable;
+                })
+                .or_insert(Statement { name, text, parameters, repeatable });
         }
     }
     assert!(calls >= 100, "only {calls} statements were found in src");
@@ -88,7 +93,7 @@ struct Scanner<'s> {
     function: String,
     /// Inside of a `query…!`, before its statement.
     in_call: bool,
-    found: Vec<(String, String)>,
+    found: Vec<(String, String, bool)>,
 }
 
 impl<'s> Scanner<'s> {
@@ -103,7 +108,7 @@ impl<'s> Scanner<'s> {
         }
     }
 
-    fn calls(mut self) -> Vec<(String, String)> {
+    fn calls(mut self) -> Vec<(String, String, bool)> {
         while let Some(next) = self.rest.chars().next() {
             if self.rest.starts_with("//") {
                 self.skip(self.rest.find('\n').unwrap_or(self.rest.len()));
@@ -226,9 +231,19 @@ impl<'s> Scanner<'s> {
             Some((_, of)) => format!("{of}::{}", self.function),
             None => self.function.clone(),
         };
+        let repeatable = self.is_repeatable();
         if let Some(owned) = owned {
-            self.found.push((name.clone() + OWNED, owned));
+            self.found.push((name.clone() + OWNED, owned, repeatable));
         }
-        self.found.push((name, plain));
+        self.found.push((name, plain, repeatable));
+    }
+
+    /// Whether what was just read is run where it is sent again.
+    fn is_repeatable(&self) -> bool {
+        let run = [".fetch(", ".fetch_one(", ".fetch_optional(", ".fetch_all(", ".execute("];
+        let on = run.iter().filter_map(|run| Some((self.rest.find(run)?, run.len()))).min();
+        let (at, length) = on.expect("a statement is run");
+        let on = &self.rest[at + length..];
+        on.starts_with("self.conn.repeatable()") || on.starts_with("self.executor().repeatable()")
     }
 }

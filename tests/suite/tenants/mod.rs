@@ -3,7 +3,7 @@
 mod catalogue;
 mod identity;
 mod intake;
-mod methods;
+pub mod methods;
 mod owned;
 mod owners;
 mod people;
