@@ -563,12 +563,13 @@ create table users (
     updated_at timestamptz not null default now(),
     constraint users_pkey PRIMARY KEY (id),
     constraint users_date_of_birth_check CHECK (date_of_birth >= '0001-01-01'::date AND date_of_birth <= '9999-12-31'::date),
-    constraint users_email_check CHECK (email::text ~* '^[^@[:space:]]+@[^@[:space:]]+\.[^@[:space:]]+$'::text),
+    constraint users_email_check CHECK (email::text ~* '^[^@[:space:]]+@[^@[:space:]]+[.][^@[:space:]]+$'::text),
     constraint users_times_check CHECK (LEAST(last_login, created_at, updated_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(last_login, created_at, updated_at) < '10000-01-01 00:00:00+00'::timestamptz)
 ) -- row level security, forced;
 CREATE UNIQUE INDEX users_email_key ON users USING btree (lower((email)::text));
 CREATE TRIGGER users_set_updated_at BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION set_updated_at();
 
+-- policy _chancery_migrations_service on _chancery_migrations for select to chancery_service using true
 -- policy account_numbers_insert on account_numbers for insert to chancery_app with check true
 -- policy account_numbers_owner on account_numbers for select to chancery_app using (borrower_id = ANY (ARRAY( SELECT b.id
    FROM borrowers b

@@ -1,5 +1,5 @@
 -- The two roles of row-level security, for a cluster whose migrating role may not create roles.
--- An administrator runs it once a cluster:
+-- An administrator runs it once a cluster; again does no harm:
 --
 --   psql -v owner=chancery_owner -v login=chancery_login -f migrations/roles.sql
 --
@@ -11,7 +11,17 @@
 -- their applications apart with `revoke connect on database … from public`.
 --
 -- To remove them, after every database was reverted: drop role chancery_app, chancery_service;
-create role chancery_app nologin;
-create role chancery_service nologin;
+do $$
+declare
+    name text;
+begin
+    foreach name in array array['chancery_app', 'chancery_service'] loop
+        if not exists (select from pg_roles where rolname = name) then
+            execute format('create role %I nologin', name);
+        end if;
+    end loop;
+end;
+$$;
+-- Who is a member already gets a notice, and stays one.
 grant chancery_app, chancery_service to :"owner";
 grant chancery_app, chancery_service to :"login";
