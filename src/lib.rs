@@ -33,11 +33,11 @@ pub use db::{
     AsUser, ConfigError, Conn, Constraint, ConstraintName, Cursor, Database, DatabaseConfig,
     DatabaseConfigBuilder, Denied, DriverError, Error, ErrorKind, Health, HealthStatus,
     InvalidInput, IsolationLevel, MAX_JSON_DEPTH, MAX_PAGE_SIZE, MAX_STATEMENT_BYTES,
-    MAX_TEXT_BYTES, MIGRATOR, MigrationError, MigrationState, MigrationStatus, Numbered, Page,
-    PageRequest, PaginationParams, Patch, PoolOrder, PoolStatus, PoolTimeout, PoolerFault,
-    PoolerMode, ReadToken, Reader, ReaderHealth, Reason, Result, RevertTo, RoleCheck, RoleRisk,
-    Savepoint, ServerRole, SslMode, Startup, TransactionId, TransactionOptions, TransactionOutcome,
-    UnitOfWork,
+    MAX_TEXT_BYTES, MIGRATOR, MigrationError, MigrationState, MigrationStatus, MissingRight,
+    Numbered, Page, PageRequest, PaginationParams, Patch, PoolOrder, PoolStatus, PoolTimeout,
+    PoolerFault, PoolerMode, ReadToken, Reader, ReaderHealth, Reason, Result, RevertTo, RoleCheck,
+    RoleRisk, Savepoint, SchemaDifference, ServerRole, SslMode, Startup, TransactionId,
+    TransactionOptions, TransactionOutcome, UnitOfWork,
 };
 pub use extraction::{
     ClaimedJob, Due, ExtractionJob, ExtractionJobId, ExtractionJobPatch, ExtractionJobRepository,

@@ -42,7 +42,10 @@ pub use database::{Database, PoolStatus};
 pub use error::{Denied, DriverError, Error, ErrorKind, InvalidInput, PoolTimeout, Reason, Result};
 pub use health::{Health, HealthStatus, ReaderHealth, ServerRole};
 pub use input::{MAX_JSON_DEPTH, MAX_STATEMENT_BYTES, MAX_TEXT_BYTES};
-pub use migrate::{MIGRATOR, MigrationError, MigrationState, MigrationStatus, RevertTo};
+pub use migrate::{
+    MIGRATOR, MigrationError, MigrationState, MigrationStatus, MissingRight, RevertTo,
+    SchemaDifference,
+};
 pub use outcome::{TransactionId, TransactionOutcome};
 pub use page::{Cursor, MAX_PAGE_SIZE, Page, PageRequest};
 pub use pagination::{Numbered, PaginationParams};

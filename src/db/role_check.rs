@@ -1,4 +1,4 @@
-//! What the login role may do that it need not: a look at start-up.
+//! A look at start-up: what the login role may do that it need not, and how the database keeps text.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,9 @@ use super::error::{Error, Result};
 /// What [`Database::connect`](crate::Database::connect) does about a login role that may do more than it
 /// need: `DATABASE_ROLE_CHECK`.
 ///
-/// Looking costs one round trip when the database is connected to, and none later.
+/// Looking costs one round trip when the database is connected to, and none later. The same look warns of
+/// a database whose encoding is not UTF8, and of one whose collation has another version by now than when
+/// it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RoleCheck {
     /// Do not look.
@@ -59,7 +61,7 @@ impl fmt::Display for RoleRisk {
     }
 }
 
-/// Looks at the role that this connection is logged in as.
+/// Looks at the role that this connection is logged in as, and at the database.
 pub(super) async fn check_role(connection: &mut PgConnection, check: RoleCheck) -> Result<()> {
     if check == RoleCheck::Off {
         return Ok(());
@@ -70,13 +72,35 @@ pub(super) async fn check_role(connection: &mut PgConnection, check: RoleCheck) 
                   exists (select from pg_class
                            where oid = to_regclass('_chancery_migrations')
                              and pg_has_role(relowner, 'member')) as "owns!",
-                  coalesce(pg_has_role(to_regrole($1), 'member'), true) as "member!"
-             from pg_roles
-            where rolname = session_user"#,
+                  coalesce(pg_has_role(to_regrole($1), 'member'), true) as "member!",
+                  pg_encoding_to_char(encoding)::text as "encoding!",
+                  datcollversion as made_with,
+                  pg_database_collation_actual_version(pg_database.oid) as collates_now
+             from pg_roles, pg_database
+            where rolname = session_user and datname = current_database()"#,
         APP_ROLE,
     )
     .fetch_one(connection)
     .await?;
+    if found.encoding != "UTF8" {
+        tracing::warn!(
+            target: "chancery",
+            event = "database.encoding",
+            encoding = %found.encoding,
+            "the database's encoding is not UTF8: it can't store every text"
+        );
+    }
+    // The server's own warning is kept back with the others: client_min_messages.
+    if found.made_with.is_some() && found.made_with != found.collates_now {
+        tracing::warn!(
+            target: "chancery",
+            event = "database.collation",
+            made_with = ?found.made_with,
+            now = ?found.collates_now,
+            "the system sorts text in another way than when the database was made: indexes on text may \
+             not find what is there; reindex, then alter database … refresh collation version"
+        );
+    }
     let role = found.role;
     let risk = if found.superuser {
         Some(RoleRisk::Superuser)

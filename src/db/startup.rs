@@ -3,6 +3,7 @@
 use super::config::DatabaseConfig;
 use super::database::Database;
 use super::error::{Error, Result};
+use super::migrate::{MigrationError, SchemaDifference};
 
 /// What [`Database::init`] does about the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,14 +41,20 @@ impl Database {
     /// # Errors
     ///
     /// Those of [`connect`](Self::connect), [`migrate`](Self::migrate) and
-    /// [`check_schema`](Self::check_schema).
+    /// [`check_schema`](Self::check_schema), which is asked in either case. Where it finds only what does
+    /// no harm today ([`SchemaDifference::is_harmless_today`](crate::SchemaDifference::is_harmless_today)),
+    /// that is logged (`database.schema_differs`, at level WARN), and the service starts.
     pub async fn init(config: &DatabaseConfig, startup: Startup) -> Result<Self> {
         tracing::info!(target: "chancery", event = "initializing_database", ?startup, "starting");
         let database = Self::connect(config).await?;
         tracing::info!(target: "chancery", event = "database_connection_successful", "connected");
         let ready = match startup {
             Startup::Migrate => database.migrate().await.map(|done| done.len()),
-            Startup::Check => database.check_schema().await.map(|()| 0),
+            Startup::Check => Ok(0),
+        };
+        let ready = match ready {
+            Ok(applied) => database.check_to_start().await.map(|()| applied),
+            Err(error) => Err(error),
         };
         match ready {
             Ok(applied) => {
@@ -69,6 +76,24 @@ impl Database {
                 database.close().await;
                 Err::<_, Error>(error)
             }
+        }
+    }
+
+    async fn check_to_start(&self) -> Result<()> {
+        match self.check_schema().await {
+            Err(Error::Migration(MigrationError::Differs(differences)))
+                if differences.iter().all(SchemaDifference::is_harmless_today) =>
+            {
+                for difference in differences {
+                    tracing::warn!(
+                        target: "chancery",
+                        event = "database.schema_differs",
+                        "{difference}"
+                    );
+                }
+                Ok(())
+            }
+            checked => checked,
         }
     }
 }

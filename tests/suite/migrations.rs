@@ -5,14 +5,18 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use chancery::{Database, Error, MIGRATOR, MigrationError, RevertTo};
+use chancery::{Database, Error, MIGRATOR, MigrationError, RevertTo, SchemaDifference};
 use futures_util::future::join_all;
 use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
-use sqlx::{Acquire, PgPool, SqlSafeStr};
+use sqlx::{Acquire, AssertSqlSafe, PgPool, SqlSafeStr};
 
 use crate::support::database::{PATIENCE, eventually, until_one_waits, url, value};
 use crate::support::schema;
 use crate::support::user;
+
+mod before;
+mod check;
+mod settings;
 
 /// The versions, oldest first.
 fn versions() -> Vec<i64> {
@@ -252,19 +256,39 @@ async fn a_pending_migration_older_than_an_applied_one_is_out_of_order(pool: PgP
 async fn a_migration_that_fails_names_its_version_and_leaves_no_lock(pool: PgPool) {
     let db = Database::from_pool(pool.clone());
     let [first, second, ..] = versions()[..] else { unreachable!() };
-    execute(&pool, "create table users (id int)").await;
-    match db.migrate().await {
-        Err(Error::Migration(error @ MigrationError::Failed { version, .. })) => {
-            assert_eq!(version, second);
-            let message = error.to_string();
-            assert!(message.contains(&second.to_string()), "{message}");
-            assert!(message.contains("42P07"), "{message}");
+    // As an extension may refuse a statement.
+    let refuse = async |code: &str| {
+        let text = format!(
+            "create or replace function refuse() returns event_trigger language plpgsql as $$
+             begin
+                 if current_query() like '%create table users%' then
+                     raise exception using errcode = '{code}', message = 'no table users today';
+                 end if;
+             end; $$;
+             create event trigger refuse on ddl_command_start execute function refuse()"
+        );
+        sqlx::raw_sql(AssertSqlSafe(text)).execute(&pool).await.unwrap();
+    };
+    let let_pass =
+        async || execute(&pool, "drop event trigger refuse; drop function refuse()").await;
+    // The server's words are told, but not those of a class that quotes values.
+    for (code, told) in [("42501", true), ("22P02", false), ("P0001", false)] {
+        refuse(code).await;
+        match db.migrate().await {
+            Err(Error::Migration(error @ MigrationError::Failed { version, .. })) => {
+                assert_eq!(version, second);
+                let message = error.to_string();
+                assert!(message.contains(&second.to_string()), "{message}");
+                assert!(message.contains(code), "{message}");
+                assert!(message.contains("rolled back"), "{message}");
+                assert_eq!(message.contains("no table users today"), told, "{message}");
+            }
+            other => panic!("{other:?}"),
         }
-        other => panic!("{other:?}"),
+        let_pass().await;
     }
     let status = db.migration_status().await.unwrap();
     assert_eq!((status.version, status.applied), (Some(first), 1));
-    execute(&pool, "drop table users").await;
     let started = Instant::now();
     assert_eq!(db.migrate().await.unwrap(), versions()[1..]);
     // It would wait for a lock for a minute.
@@ -274,8 +298,10 @@ async fn a_migration_that_fails_names_its_version_and_leaves_no_lock(pool: PgPoo
     // The same in the other direction: the application's own table refers to ours.
     execute(&pool, "create table invoices (user_id uuid references users)").await;
     match db.revert(RevertTo::Nothing).await {
-        Err(Error::Migration(MigrationError::Failed { version, .. })) => {
+        Err(Error::Migration(error @ MigrationError::Failed { version, .. })) => {
             assert_eq!(version, second);
+            // With what stands in the way.
+            assert!(error.to_string().contains("table invoices"), "{error}");
         }
         other => panic!("{other:?}"),
     }
@@ -415,8 +441,8 @@ async fn an_index_that_was_left_half_built_is_named(pool: PgPool) {
         .await
         .unwrap_err();
     match db.check_schema().await {
-        Err(Error::Migration(MigrationError::InvalidIndex(names))) => {
-            assert_eq!(names, ["config_value_idx"]);
+        Err(Error::Migration(MigrationError::Differs(found))) => {
+            assert_eq!(found, [SchemaDifference::InvalidIndex("config_value_idx".into())]);
         }
         other => panic!("{other:?}"),
     }

@@ -1,16 +1,23 @@
 //! Migrations: embedded in the crate, applied and reverted under a lock, with their state told.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
-use sqlx::migrate::{AppliedMigration, Migrate, MigrateError, Migration, Migrator};
+use sqlx::migrate::{Migrate, Migration, Migrator};
 use sqlx::{Connection, PgConnection};
 
-use super::answer::refuses_writes;
-use super::constraint::Constraint;
 use super::database::Database;
-use super::error::{DriverError, Error, Result};
+use super::error::{Error, Result};
+
+mod check;
+mod error;
+mod names;
+mod preflight;
+
+pub use check::SchemaDifference;
+use error::failed;
+pub use error::{MigrationError, MissingRight};
+use preflight::{Place, checked};
 
 /// The crate's migrations, embedded.
 ///
@@ -34,73 +41,32 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 /// attempts whoever queued up behind it gets its turn.
 const ATTEMPTS: u32 = 5;
 
-/// Why migrating failed, or why the schema does not fit.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MigrationError {
-    /// The database's schema is older than the crate.
-    #[error(
-        "the database's schema is older than this crate: {} migrations are pending, the first is {}; \
-         call migrate() or run `sqlx migrate run`", .0.len(), .0.first().copied().unwrap_or_default()
-    )]
-    Pending(Vec<i64>),
-    /// The database's schema is newer than the crate.
-    #[error(
-        "the database's schema is newer than this crate: it has migration {0}, which this version \
-         does not know; update the crate, or revert with the version that knows it"
-    )]
-    Newer(i64),
-    /// A migration was applied from a file with another content than the one embedded here.
-    #[error(
-        "migration {0} was changed after it was applied: restore the file, add a new migration instead"
-    )]
-    Edited(i64),
-    /// A migration is pending although later ones are applied.
-    #[error(
-        "migration {version} is older than {applied}, which is applied: give it a later version"
-    )]
-    OutOfOrder {
-        /// The pending one.
-        version: i64,
-        /// The newest applied one.
-        applied: i64,
-    },
-    /// A migration without a transaction failed half-way.
-    #[error(
-        "migration {0} was applied in part: repair by hand, then correct its row in _chancery_migrations"
-    )]
-    Dirty(i64),
-    /// Reverting to a version that is not there.
-    #[error("there is no migration {0} to revert to")]
-    UnknownVersion(i64),
-    /// Indexes of this crate's tables were left half-built, by `create index concurrently` that failed:
-    /// they serve no statement, and `if not exists` takes them for done.
-    #[error("these indexes are invalid and serve nothing: {}; drop them and build them again", .0.join(", "))]
-    InvalidIndex(Vec<String>),
-    /// The roles of row-level security are missing, or the migrating role is not their member, and it
-    /// may not change that: an administrator runs `migrations/roles.sql` of this crate once.
-    #[error(
-        "migration {version} needs the roles chancery_app and chancery_service, and membership in \
-         them, which this role may not make: let an administrator run migrations/roles.sql once: {source}"
-    )]
-    RolesMissing {
-        /// Which migration needs them.
-        version: i64,
-        /// What the server said.
-        source: DriverError,
-    },
-    /// Another process has been migrating for a minute.
-    #[error("another process is migrating this database and did not finish in time")]
-    LockTimeout,
-    /// A migration's own statement failed; it was rolled back.
-    #[error("migration {version} failed and was rolled back: {source}")]
-    Failed {
-        /// Which one.
-        version: i64,
-        /// What the server said.
-        source: DriverError,
-    },
-}
+/// What a session may have been given by its role or its database, as `alter role … set`, and what the text
+/// of a migration depends on. Not the `search_path`, the tablespace and the access method: they say where
+/// and how tables are to be kept.
+const SETTINGS: &str = "
+    set statement_timeout = 0;
+    set lock_timeout = 0;
+    set idle_in_transaction_session_timeout = 0;
+    select set_config(name, '0', false) from pg_settings where name = 'transaction_timeout';
+    set default_transaction_isolation = 'read committed';
+    set default_transaction_deferrable = off;
+    set standard_conforming_strings = on;
+    set backslash_quote = safe_encoding;
+    set escape_string_warning = on;
+    set transform_null_equals = off;
+    set array_nulls = on;
+    set quote_all_identifiers = off;
+    set row_security = on;
+    set check_function_bodies = on;
+    set xmloption = content;
+    set bytea_output = hex;
+    set extra_float_digits = 1;
+    set \"TimeZone\" = 'UTC';
+    set \"DateStyle\" = 'ISO, MDY';
+    set \"IntervalStyle\" = postgres;
+    select set_config('plpgsql.extra_errors', 'none', false),
+           set_config('plpgsql.extra_warnings', 'none', false)";
 
 /// The state of one migration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -156,12 +122,33 @@ impl Database {
     /// connection that is closed afterwards, so no failure leaves it behind. Behind a pooler that
     /// connection is made to the [`direct_url`](crate::DatabaseConfigBuilder::direct_url).
     ///
+    /// Before the first one it looks for what would stop one of them: rights that the role missing, names
+    /// that are taken, an encoding that is not UTF8. All of it is told at once, and nothing is changed.
+    /// With nothing to apply it needs no right but to read which are: membership in `chancery_service`.
+    ///
+    /// # A schema of its own
+    ///
+    /// Tables are made in the first schema of the `search_path`, usually `public`. Where that has tables
+    /// of the same names, give the crate another one. `create schema chancery`, and then in the URL:
+    ///
+    /// ```
+    /// # fn main() -> Result<(), chancery::ConfigError> {
+    /// let config = chancery::DatabaseConfig::from_url(
+    ///     "postgres://app:secret@localhost/app?options=-csearch_path%3Dchancery",
+    /// )?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// or for a role, which holds behind a pooler too:
+    /// `alter role app in database app set search_path = chancery`. Name that one schema: where the path
+    /// holds a second one, a table that is not in the first is looked for there.
+    ///
     /// # Errors
     ///
     /// [`MigrationError`], [`Error::DirectUrlMissing`], [`Error::ReadOnly`] on a standby or where
     /// `default_transaction_read_only` is on, and those of connecting.
     pub async fn migrate(&self) -> Result<Vec<i64>> {
-        let mut connection = self.lock_migrations().await?;
+        let mut connection = self.open_session("migrating").await?;
         let outcome = migrate(&mut connection).await;
         connection.close().await.ok();
         outcome
@@ -173,7 +160,7 @@ impl Database {
     ///
     /// As [`migrate`](Self::migrate).
     pub async fn revert(&self, to: RevertTo) -> Result<Vec<i64>> {
-        let mut connection = self.lock_migrations().await?;
+        let mut connection = self.open_session("migrating").await?;
         let outcome = revert(&mut connection, to).await;
         connection.close().await.ok();
         outcome
@@ -196,76 +183,31 @@ impl Database {
         };
         Ok(status(&applied))
     }
+}
 
-    /// Checks that the schema is exactly the one that this version of the crate was made for.
-    ///
-    /// # Errors
-    ///
-    /// [`MigrationError::Pending`] when it is older, [`MigrationError::Newer`] when it is newer,
-    /// [`MigrationError::InvalidIndex`] when an index of its tables was left half-built.
-    pub async fn check_schema(&self) -> Result<()> {
-        let status = self.migration_status().await?;
-        if let Some(version) = status.unknown.last() {
-            return Err(MigrationError::Newer(*version).into());
-        }
-        if !status.pending.is_empty() {
-            return Err(MigrationError::Pending(status.pending).into());
-        }
-        let tables: Vec<String> = Constraint::ALL
-            .iter()
-            .filter_map(|constraint| constraint.name().strip_suffix("_pkey"))
-            .map(str::to_owned)
-            .collect();
-        let invalid = sqlx::query_scalar!(
-            r#"select i.relname::text as "name!"
-                 from pg_index x
-                 join pg_class i on i.oid = x.indexrelid
-                 join pg_class t on t.oid = x.indrelid
-                where not x.indisvalid
-                  and t.relnamespace = current_schema()::regnamespace
-                  and t.relname = any($1::text[])
-                order by 1"#,
-            &tables,
-        )
-        .fetch_all(self.executor())
-        .await?;
-        if !invalid.is_empty() {
-            return Err(MigrationError::InvalidIndex(invalid).into());
-        }
-        Ok(())
-    }
-
-    /// A connection of its own that holds the migration lock; closing it releases the lock.
-    async fn lock_migrations(&self) -> Result<PgConnection> {
-        let mut connection = self.open_session("migrating").await?;
-        // A migration may take longer than a statement of the application.
-        sqlx::query("set statement_timeout = 0").execute(&mut connection).await?;
-        // A caller that goes away while a migration waits for a table lock: the server notices, and
-        // gives up the migration lock, although it has nothing to send. Not every system can do it.
-        sqlx::query("set client_connection_check_interval = '500ms'")
-            .execute(&mut connection)
-            .await
-            .ok();
-        let database = sqlx::query_scalar!(r#"select current_database() as "name!""#)
-            .fetch_one(&mut connection)
+/// Waits for the migration lock; closing the connection releases it.
+async fn lock(connection: &mut PgConnection, database: &str) -> Result<()> {
+    // A caller that goes away while a migration waits for a table lock: the server notices, and
+    // gives up the migration lock, although it has nothing to send. Not every system can do it.
+    sqlx::query("set client_connection_check_interval = '500ms'")
+        .execute(&mut *connection)
+        .await
+        .ok();
+    let key = lock_key(database);
+    let give_up = tokio::time::Instant::now() + LOCK_TIMEOUT;
+    loop {
+        // Asked, not waited for: a waiting statement is a transaction that `create index
+        // concurrently` in the other process would wait for in turn.
+        let locked = sqlx::query_scalar!(r#"select pg_try_advisory_lock($1) as "locked!""#, key)
+            .fetch_one(&mut *connection)
             .await?;
-        let key = lock_key(&database);
-        let give_up = tokio::time::Instant::now() + LOCK_TIMEOUT;
-        loop {
-            // Asked, not waited for: a waiting statement is a transaction that `create index
-            // concurrently` in the other process would wait for in turn.
-            let locked =
-                sqlx::query_scalar!(r#"select pg_try_advisory_lock($1) as "locked!""#, key)
-                    .fetch_one(&mut connection)
-                    .await?;
-            if locked {
-                return Ok(connection);
-            }
-            if tokio::time::Instant::now() >= give_up {
-                return Err(MigrationError::LockTimeout.into());
-            }
-            tokio::time::sleep(Duration::from_millis(fastrand::u64(20..100))).await;
+        if locked {
+            return Ok(());
         }
+        if tokio::time::Instant::now() >= give_up {
+            return Err(MigrationError::LockTimeout.into());
+        }
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(20..100))).await;
     }
 }
 
@@ -297,16 +239,24 @@ fn ups() -> impl Iterator<Item = &'static Migration> {
 }
 
 async fn migrate(connection: &mut PgConnection) -> Result<Vec<i64>> {
+    sqlx::raw_sql(SETTINGS).execute(&mut *connection).await?;
+    let place = Place::of(connection).await?;
+    if place.pending(connection).await?.0.is_empty() {
+        return Ok(Vec::new());
+    }
+    lock(connection, &place.database).await?;
+    // Again: somebody else may have migrated meanwhile.
+    let place = Place::of(connection).await?;
+    let (pending, applied) = place.pending(connection).await?;
+    if pending.is_empty() {
+        return Ok(Vec::new());
+    }
+    place.preflight(connection, &pending, &applied).await?;
     let table = &MIGRATOR.table_name;
     connection.ensure_migrations_table(table).await.map_err(failed(0))?;
-    let applied = checked(connection).await?;
-    let newest = applied.last_key_value().map(|(version, _)| *version);
     let mut done = Vec::new();
-    for migration in ups().filter(|m| !applied.contains_key(&m.version)) {
+    for migration in pending {
         let version = migration.version;
-        if let Some(applied) = newest.filter(|newest| *newest > version) {
-            return Err(MigrationError::OutOfOrder { version, applied }.into());
-        }
         let took = apply(connection, table, migration).await?;
         tracing::info!(target: "chancery", event = "database.migrated", version, ?took);
         done.push(version);
@@ -348,6 +298,9 @@ async fn apply(
 }
 
 async fn revert(connection: &mut PgConnection, to: RevertTo) -> Result<Vec<i64>> {
+    sqlx::raw_sql(SETTINGS).execute(&mut *connection).await?;
+    let place = Place::of(connection).await?;
+    lock(connection, &place.database).await?;
     let table = &MIGRATOR.table_name;
     connection.ensure_migrations_table(table).await.map_err(failed(0))?;
     let applied = checked(connection).await?;
@@ -369,47 +322,4 @@ async fn revert(connection: &mut PgConnection, to: RevertTo) -> Result<Vec<i64>>
         tracing::info!(target: "chancery", event = "database.reverted", version, ?took);
     }
     Ok(versions)
-}
-
-/// The applied migrations, after checking that they are the crate's.
-async fn checked(connection: &mut PgConnection) -> Result<BTreeMap<i64, AppliedMigration>> {
-    let table = &MIGRATOR.table_name;
-    if let Some(version) = connection.dirty_version(table).await.map_err(failed(0))? {
-        return Err(MigrationError::Dirty(version).into());
-    }
-    let applied = connection.list_applied_migrations(table).await.map_err(failed(0))?;
-    for known in &applied {
-        match ups().find(|m| m.version == known.version) {
-            None => return Err(MigrationError::Newer(known.version).into()),
-            Some(m) if m.checksum != known.checksum => {
-                return Err(MigrationError::Edited(known.version).into());
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(applied.into_iter().map(|m| (m.version, m)).collect())
-}
-
-fn failed(version: i64) -> impl FnOnce(MigrateError) -> Error {
-    move |error| match error {
-        MigrateError::ExecuteMigration(source, _) | MigrateError::Execute(source)
-            if refuses_writes(&source) =>
-        {
-            Error::ReadOnly
-        }
-        // invalid_role_specification: what the migration that needs roles raises.
-        MigrateError::ExecuteMigration(source, version)
-            if source.as_database_error().and_then(|e| e.code()).as_deref() == Some("0P000") =>
-        {
-            MigrationError::RolesMissing { version, source: DriverError::new(source) }.into()
-        }
-        MigrateError::ExecuteMigration(source, version) => {
-            MigrationError::Failed { version, source: DriverError::new(source) }.into()
-        }
-        MigrateError::Execute(source) if version > 0 => {
-            MigrationError::Failed { version, source: DriverError::new(source) }.into()
-        }
-        MigrateError::Execute(source) => source.into(),
-        other => Error::Database(DriverError::new(other.into())),
-    }
 }

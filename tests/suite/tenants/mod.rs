@@ -5,10 +5,11 @@ mod identity;
 mod intake;
 pub mod methods;
 mod owned;
-mod owners;
+pub mod owners;
 mod people;
 mod plans;
 mod price;
+mod rights;
 mod talk;
 mod work;
 
