@@ -141,6 +141,7 @@ async fn a_partitioned_table_has_what_the_plain_one_had(pool: PgPool) {
     assert_eq!(key, "PRIMARY KEY (id, conversation_id)");
 
     let db = Database::from_pool(pool.clone());
+    db.check_schema().await.unwrap();
     let owned = conversation(&db).await;
     let first = db.messages().create(NewMessage::user(owned.id, "Why?")).await.unwrap();
     let touched = db.conversations().get_by_id(owned.id).await.unwrap().unwrap();

@@ -10,7 +10,7 @@ use super::{MIGRATOR, SchemaDifference};
 use crate::db::answer::refuses_writes;
 use crate::db::error::{DriverError, Error};
 
-/// A right that the migrating role missing, and what gives it.
+/// A right that the migrating role lacks, and what gives it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct MissingRight {
@@ -94,12 +94,12 @@ pub enum MigrationError {
         /// The first of the `search_path`.
         new: String,
     },
-    /// The migrating role missing rights. Nothing was changed.
+    /// The migrating role lacks rights. Nothing was changed.
     #[error("role {role} may not migrate: {}{}", list(.missing, "; "), script(.missing))]
     NotAllowed {
         /// The role.
         role: String,
-        /// All that it missing.
+        /// All that it lacks.
         missing: Vec<MissingRight>,
     },
     /// Something in the schema has the name of a table, an index or a function that pending migrations

@@ -122,7 +122,7 @@ impl Database {
     /// connection that is closed afterwards, so no failure leaves it behind. Behind a pooler that
     /// connection is made to the [`direct_url`](crate::DatabaseConfigBuilder::direct_url).
     ///
-    /// Before the first one it looks for what would stop one of them: rights that the role missing, names
+    /// Before the first one it looks for what would stop one of them: rights that the role lacks, names
     /// that are taken, an encoding that is not UTF8. All of it is told at once, and nothing is changed.
     /// With nothing to apply it needs no right but to read which are: membership in `chancery_service`.
     ///
@@ -304,10 +304,10 @@ async fn revert(connection: &mut PgConnection, to: RevertTo) -> Result<Vec<i64>>
     let table = &MIGRATOR.table_name;
     connection.ensure_migrations_table(table).await.map_err(failed(0))?;
     let applied = checked(connection).await?;
-    let newest_first = applied.keys().rev().copied();
+    let newest_first = applied.iter().rev().copied();
     let versions: Vec<i64> = match to {
         RevertTo::Steps(steps) => newest_first.take(steps).collect(),
-        RevertTo::Version(version) if applied.contains_key(&version) => {
+        RevertTo::Version(version) if applied.contains(&version) => {
             newest_first.take_while(|v| *v > version).collect()
         }
         RevertTo::Version(version) => return Err(MigrationError::UnknownVersion(version).into()),

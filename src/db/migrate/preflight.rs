@@ -1,11 +1,11 @@
 //! What is found out before the first migration is applied.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use sqlx::PgConnection;
-use sqlx::migrate::{AppliedMigration, Migrate, Migration};
+use sqlx::migrate::Migration;
 
-use super::error::{MissingRight, failed};
+use super::error::MissingRight;
 use super::names::Names;
 use super::{MIGRATOR, MigrationError, ups};
 use crate::db::error::Result;
@@ -31,9 +31,9 @@ impl Place {
     pub async fn pending(
         &self,
         connection: &mut PgConnection,
-    ) -> Result<(Vec<&'static Migration>, BTreeMap<i64, AppliedMigration>)> {
+    ) -> Result<(Vec<&'static Migration>, BTreeSet<i64>)> {
         let applied = match &self.bookkept_in {
-            None => BTreeMap::new(),
+            None => BTreeSet::new(),
             Some(tables) => {
                 let new = self.schema.clone().unwrap_or_default();
                 if *tables != new {
@@ -50,8 +50,8 @@ impl Place {
                 checked(connection).await?
             }
         };
-        let newest = applied.last_key_value().map(|(version, _)| *version);
-        let pending: Vec<_> = ups().filter(|m| !applied.contains_key(&m.version)).collect();
+        let newest = applied.last().copied();
+        let pending: Vec<_> = ups().filter(|m| !applied.contains(&m.version)).collect();
         if let (Some(first), Some(newest)) = (pending.first(), newest)
             && newest > first.version
         {
@@ -66,7 +66,7 @@ impl Place {
         &self,
         connection: &mut PgConnection,
         pending: &[&'static Migration],
-        applied: &BTreeMap<i64, AppliedMigration>,
+        applied: &BTreeSet<i64>,
     ) -> Result<()> {
         if self.encoding != "UTF8" {
             return Err(MigrationError::NotUtf8 {
@@ -81,7 +81,7 @@ impl Place {
             let search_path = format!("{:?}", self.search_path);
             return Err(MigrationError::NoSchema { search_path }.into());
         };
-        let mut tables = Names::of(ups().filter(|m| applied.contains_key(&m.version))).tables;
+        let mut tables = Names::of(ups().filter(|m| applied.contains(&m.version))).tables;
         if self.bookkept_in.is_some() {
             tables.push(MIGRATOR.table_name.to_string());
         }
@@ -114,23 +114,24 @@ async fn current_role(connection: &mut PgConnection) -> Result<String> {
     Ok(role)
 }
 
-/// The applied migrations, after checking that they are the crate's.
-pub(super) async fn checked(
-    connection: &mut PgConnection,
-) -> Result<BTreeMap<i64, AppliedMigration>> {
-    let table = &MIGRATOR.table_name;
-    if let Some(version) = connection.dirty_version(table).await.map_err(failed(0))? {
-        return Err(MigrationError::Dirty(version).into());
+/// The versions of the applied migrations, after checking that they are the crate's.
+pub(super) async fn checked(connection: &mut PgConnection) -> Result<BTreeSet<i64>> {
+    let rows: Vec<(i64, bool, Vec<u8>)> = sqlx::query_as(
+        "select version, success, checksum from _chancery_migrations order by version",
+    )
+    .fetch_all(connection)
+    .await?;
+    if let Some((version, ..)) = rows.iter().find(|(_, success, _)| !success) {
+        return Err(MigrationError::Dirty(*version).into());
     }
-    let applied = connection.list_applied_migrations(table).await.map_err(failed(0))?;
-    for known in &applied {
-        match ups().find(|m| m.version == known.version) {
-            None => return Err(MigrationError::Newer(known.version).into()),
-            Some(m) if m.checksum != known.checksum => {
-                return Err(MigrationError::Edited(known.version).into());
+    for (version, _, checksum) in &rows {
+        match ups().find(|m| m.version == *version) {
+            None => return Err(MigrationError::Newer(*version).into()),
+            Some(m) if *m.checksum != **checksum => {
+                return Err(MigrationError::Edited(*version).into());
             }
             Some(_) => {}
         }
     }
-    Ok(applied.into_iter().map(|m| (m.version, m)).collect())
+    Ok(rows.into_iter().map(|(version, ..)| version).collect())
 }

@@ -166,6 +166,7 @@ async fn after_the_script_no_table_would_be_refused(pool: PgPool) {
 async fn the_crate_works_with_the_other_keys(pool: PgPool) {
     sqlx::raw_sql(KEYS).execute(&pool).await.unwrap();
     let db = Database::from_pool(pool.clone());
+    db.check_schema().await.unwrap();
     let conversation = conversation(&db).await;
     let message = db.messages().create(NewMessage::user(conversation.id, "Why?")).await.unwrap();
     assert_eq!(message.user_id, conversation.user_id);

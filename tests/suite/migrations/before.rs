@@ -1,11 +1,15 @@
 //! What is told before the first migration, and the way out.
 
+use std::time::Duration;
+
 use chancery::{Database, Error, MigrationError, RevertTo};
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::migrate::Migrate;
+use sqlx::{Acquire, AssertSqlSafe, PgPool};
 
 use super::{execute, versions};
 use crate::support::database::{config, connect, url, value};
 use crate::support::events::Events;
+use crate::support::proxy::Proxy;
 use crate::support::{conversation_of, new_user, schema};
 
 /// The names that are taken.
@@ -227,4 +231,28 @@ async fn an_index_that_an_attempt_left_half_built_is_told_with_what_removes_it(p
     sqlx::raw_sql(AssertSqlSafe(remedy.to_owned())).execute(&pool).await.unwrap();
     db.migrate().await.unwrap();
     db.check_schema().await.unwrap();
+}
+
+/// What each start of a service costs.
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn with_nothing_to_do_it_asks_three_times_and_takes_no_lock(pool: PgPool) {
+    let proxy = Proxy::start(&url(&pool), Duration::ZERO).await;
+    let through = proxy.url(&url(&pool));
+    let db = connect(config(&pool).url(through.as_str()).pool_size(1).max_overflow(0)).await;
+    // Somebody who migrates is not waited for.
+    let mut tool = pool.acquire().await.unwrap();
+    let tool = tool.acquire().await.unwrap();
+    tool.lock().await.unwrap();
+    let opened = proxy.opened();
+    let before = proxy.round_trips();
+    let started = std::time::Instant::now();
+    assert_eq!(db.migrate().await.unwrap(), [0_i64; 0]);
+    let took = started.elapsed();
+    let round_trips = proxy.round_trips() - before;
+    println!("migrate() with nothing to do: {round_trips} round trips, {took:?}");
+    assert_eq!(proxy.opened() - opened, 1);
+    // Connecting, the settings, and two statements that are prepared first.
+    assert!(round_trips <= 7, "{round_trips}");
+    tool.unlock().await.unwrap();
+    db.close().await;
 }
