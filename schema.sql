@@ -282,6 +282,7 @@ create table borrowers (
     confidence_score numeric(3,2) not null default 0,
     created_at timestamptz not null default now(),
     constraint borrowers_pkey PRIMARY KEY (id),
+    constraint borrowers_address_check CHECK (NOT jsonb_path_exists(address, 'strict $.**{127 to last}'::jsonpath) AND NOT jsonb_path_exists(address, 'strict $.**?(@ > 1.7976931348623158e308 || @ < -1.7976931348623158e308)'::jsonpath)),
     constraint borrowers_confidence_score_check CHECK (confidence_score >= 0::numeric AND confidence_score <= 1::numeric),
     constraint borrowers_times_check CHECK (created_at >= '0001-01-01 00:00:00+00'::timestamptz AND created_at < '10000-01-01 00:00:00+00'::timestamptz),
     constraint borrowers_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE
@@ -301,6 +302,7 @@ create table chunks (
     created_at timestamptz not null default now(),
     constraint chunks_pkey PRIMARY KEY (id),
     constraint chunks_chunk_index_check CHECK (chunk_index >= 0),
+    constraint chunks_metadata_check CHECK (NOT jsonb_path_exists(metadata, 'strict $.**{127 to last}'::jsonpath) AND NOT jsonb_path_exists(metadata, 'strict $.**?(@ > 1.7976931348623158e308 || @ < -1.7976931348623158e308)'::jsonpath)),
     constraint chunks_times_check CHECK (created_at >= '0001-01-01 00:00:00+00'::timestamptz AND created_at < '10000-01-01 00:00:00+00'::timestamptz),
     constraint chunks_token_count_check CHECK (token_count >= 0),
     constraint chunks_transcript_id_chunk_index_key UNIQUE (transcript_id, chunk_index),
@@ -316,7 +318,8 @@ create table config (
     description text,
     updated_at timestamptz not null default now(),
     constraint config_pkey PRIMARY KEY (key),
-    constraint config_times_check CHECK (updated_at >= '0001-01-01 00:00:00+00'::timestamptz AND updated_at < '10000-01-01 00:00:00+00'::timestamptz)
+    constraint config_times_check CHECK (updated_at >= '0001-01-01 00:00:00+00'::timestamptz AND updated_at < '10000-01-01 00:00:00+00'::timestamptz),
+    constraint config_value_check CHECK (NOT jsonb_path_exists(value, 'strict $.**{127 to last}'::jsonpath) AND NOT jsonb_path_exists(value, 'strict $.**?(@ > 1.7976931348623158e308 || @ < -1.7976931348623158e308)'::jsonpath))
 ) -- row level security, forced;
 CREATE TRIGGER config_set_updated_at BEFORE UPDATE ON config FOR EACH ROW EXECUTE FUNCTION set_updated_at();
 
@@ -388,6 +391,7 @@ create table extraction_jobs (
     constraint extraction_jobs_attempts_check CHECK (attempts >= 0 AND max_attempts >= 1),
     constraint extraction_jobs_lease_check CHECK (lease_expires_at IS NULL OR lease_token IS NOT NULL AND status::text = 'processing'::text),
     constraint extraction_jobs_project_id_fkey FOREIGN KEY (project_id) REFERENCES projects(id) ON DELETE CASCADE,
+    constraint extraction_jobs_result_data_check CHECK (NOT jsonb_path_exists(result_data, 'strict $.**{127 to last}'::jsonpath) AND NOT jsonb_path_exists(result_data, 'strict $.**?(@ > 1.7976931348623158e308 || @ < -1.7976931348623158e308)'::jsonpath)),
     constraint extraction_jobs_status_check CHECK (status::text = ANY (ARRAY['pending'::varchar, 'processing'::varchar, 'completed'::varchar, 'failed'::varchar]::text[])),
     constraint extraction_jobs_times_check CHECK (LEAST(run_at, lease_expires_at, completed_at, created_at, updated_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(run_at, lease_expires_at, completed_at, created_at, updated_at) < '10000-01-01 00:00:00+00'::timestamptz)
 ) -- row level security, forced;
@@ -426,6 +430,7 @@ create table messages (
     created_at timestamptz not null default now(),
     constraint messages_pkey PRIMARY KEY (id),
     constraint messages_conversation_id_fkey FOREIGN KEY (conversation_id, user_id) REFERENCES conversations(id, user_id) ON UPDATE CASCADE ON DELETE CASCADE,
+    constraint messages_metadata_check CHECK (NOT jsonb_path_exists(metadata, 'strict $.**{127 to last}'::jsonpath) AND NOT jsonb_path_exists(metadata, 'strict $.**?(@ > 1.7976931348623158e308 || @ < -1.7976931348623158e308)'::jsonpath)),
     constraint messages_role_check CHECK (role::text = ANY (ARRAY['user'::varchar, 'assistant'::varchar, 'system'::varchar]::text[])),
     constraint messages_times_check CHECK (created_at >= '0001-01-01 00:00:00+00'::timestamptz AND created_at < '10000-01-01 00:00:00+00'::timestamptz)
 ) -- row level security, forced;
@@ -505,7 +510,8 @@ create table templates (
     constraint templates_template_type_check CHECK (template_type::text = ANY (ARRAY['linkedin'::varchar, 'twitter'::varchar, 'blog'::varchar, 'email'::varchar]::text[])),
     constraint templates_times_check CHECK (LEAST(created_at, updated_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(created_at, updated_at) < '10000-01-01 00:00:00+00'::timestamptz),
     constraint templates_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
-    constraint templates_user_id_template_type_template_name_key UNIQUE NULLS NOT DISTINCT (user_id, template_type, template_name)
+    constraint templates_user_id_template_type_template_name_key UNIQUE NULLS NOT DISTINCT (user_id, template_type, template_name),
+    constraint templates_variables_check CHECK (NOT jsonb_path_exists(variables, 'strict $.**{127 to last}'::jsonpath) AND NOT jsonb_path_exists(variables, 'strict $.**?(@ > 1.7976931348623158e308 || @ < -1.7976931348623158e308)'::jsonpath))
 ) -- row level security, forced;
 CREATE INDEX templates_template_type_is_default_idx ON templates USING btree (template_type, is_default);
 CREATE TRIGGER templates_set_updated_at BEFORE UPDATE ON templates FOR EACH ROW EXECUTE FUNCTION set_updated_at();
@@ -523,6 +529,7 @@ create table transcripts (
     constraint transcripts_pkey PRIMARY KEY (id),
     constraint transcripts_duration_check CHECK (duration >= 0),
     constraint transcripts_id_user_id_key UNIQUE (id, user_id),
+    constraint transcripts_metadata_check CHECK (NOT jsonb_path_exists(metadata, 'strict $.**{127 to last}'::jsonpath) AND NOT jsonb_path_exists(metadata, 'strict $.**?(@ > 1.7976931348623158e308 || @ < -1.7976931348623158e308)'::jsonpath)),
     constraint transcripts_times_check CHECK (created_at >= '0001-01-01 00:00:00+00'::timestamptz AND created_at < '10000-01-01 00:00:00+00'::timestamptz),
     constraint transcripts_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
     constraint transcripts_user_id_youtube_video_id_key UNIQUE (user_id, youtube_video_id)

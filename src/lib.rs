@@ -37,7 +37,7 @@ pub use db::{
     Numbered, Page, PageRequest, PaginationParams, Patch, PoolOrder, PoolStatus, PoolTimeout,
     PoolerFault, PoolerMode, ReadToken, Reader, ReaderHealth, Reason, Result, RevertTo, RoleCheck,
     RoleRisk, Savepoint, SchemaDifference, ServerRole, SslMode, Startup, TransactionId,
-    TransactionOptions, TransactionOutcome, UnitOfWork,
+    TransactionOptions, TransactionOutcome, UnitOfWork, UnreadableRow,
 };
 pub use extraction::{
     ClaimedJob, Due, ExtractionJob, ExtractionJobId, ExtractionJobPatch, ExtractionJobRepository,

@@ -149,7 +149,9 @@ mod sealed {
 /// # Ok(()) }
 /// ```
 ///
-/// A document that is not such a type fails the call with [`Error::Decode`](crate::Error::Decode).
+/// A row whose document is not such a type is [`Error::Unreadable`](crate::Error::Unreadable) where it is
+/// asked for by its key, and an error in its place in a stream. Lists leave it out and tell it in the log;
+/// when that leaves none, it is the error.
 /// Reading 1,000 chunks, a third of the client's time goes into building `Value`s.
 pub trait FromJson: serde::de::DeserializeOwned + Send + Unpin + 'static {}
 
@@ -159,9 +161,10 @@ impl<T: serde::de::DeserializeOwned + Send + Unpin + 'static> FromJson for T {}
 pub(crate) fn json_column<J: FromJson>(
     column: &str,
     text: &serde_json::value::RawValue,
-) -> crate::Result<J> {
-    serde_json::from_str(text.get()).map_err(|error| {
-        sqlx::Error::ColumnDecode { index: column.to_owned(), source: error.into() }.into()
+) -> Result<J, sqlx::Error> {
+    serde_json::from_str(text.get()).map_err(|error| sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source: error.into(),
     })
 }
 

@@ -6,8 +6,8 @@ use serde::Serialize;
 use super::message::{Message, MessageId, Role};
 use crate::db::id::{debug_fields, id};
 use crate::db::owner::by_owner;
-use crate::db::page::limit_offset;
-use crate::db::{Page, PageRequest, Result};
+use crate::db::page::{List, limit_offset};
+use crate::db::{Page, PageRequest, Result, UnreadableRow, rows};
 use crate::identity::UserId;
 use crate::repositories::{Access, owned_by, repository};
 
@@ -41,7 +41,8 @@ pub struct ConversationSummary {
     /// The conversation.
     #[serde(flatten)]
     pub conversation: Conversation,
-    /// Its newest message; none while it has no messages.
+    /// Its newest message; none while it has no messages, and when this version can't read it: its
+    /// role is one that a newer version knows.
     pub last_message: Option<LastMessage>,
 }
 
@@ -157,8 +158,9 @@ impl<A: Access> ConversationRepository<'_, A> {
         page: PageRequest,
     ) -> Result<Page<Conversation>> {
         self.conn.check_owner(user_id)?;
+        let list = list_of(user_id);
         let rows = page.rows_to_fetch()?;
-        let (before, before_id) = page.place()?;
+        let (before, before_id) = page.place(list)?;
         let items = sqlx::query_as!(
             Conversation,
             "select id, user_id, title, created_at, updated_at
@@ -175,7 +177,7 @@ impl<A: Access> ConversationRepository<'_, A> {
         )
         .fetch_all(self.conn.repeatable())
         .await?;
-        Ok(Page::new(&page, items, |c| (c.updated_at, c.id.as_uuid())))
+        Ok(Page::new(&page, list, items, |c| (c.updated_at, c.id.as_uuid())))
     }
 
     /// [`page_by_user`](Self::page_by_user), each with its newest message: the list that a chat
@@ -190,11 +192,12 @@ impl<A: Access> ConversationRepository<'_, A> {
         page: PageRequest,
     ) -> Result<Page<ConversationSummary>> {
         self.conn.check_owner(user_id)?;
+        let list = list_of(user_id);
         let rows = page.rows_to_fetch()?;
-        let (before, before_id) = page.place()?;
-        let items = sqlx::query!(
+        let (before, before_id) = page.place(list)?;
+        let items: Vec<_> = sqlx::query!(
             r#"select c.id, c.user_id, c.title, c.created_at, c.updated_at,
-                      m.id as "message_id?", m.role as "role?", m.content as "content?",
+                      m.id as "message_id?", m.role as "role?: String", m.content as "content?",
                       m.created_at as "written_at?"
                  from (select id, user_id, title, created_at, updated_at
                          from conversations
@@ -228,7 +231,7 @@ impl<A: Access> ConversationRepository<'_, A> {
             last_message: last_message(row.message_id, row.role, row.content, row.written_at),
         })
         .collect();
-        Ok(Page::new(&page, items, |s: &ConversationSummary| {
+        Ok(Page::new(&page, list, items, |s: &ConversationSummary| {
             (s.conversation.updated_at, s.conversation.id.as_uuid())
         }))
     }
@@ -246,11 +249,12 @@ impl<A: Access> ConversationRepository<'_, A> {
         page: PageRequest,
     ) -> Result<Page<ConversationOverview>> {
         self.conn.check_owner(user_id)?;
+        let list = list_of(user_id);
         let rows = page.rows_to_fetch()?;
-        let (before, before_id) = page.place()?;
-        let items = sqlx::query!(
+        let (before, before_id) = page.place(list)?;
+        let items: Vec<_> = sqlx::query!(
             r#"select c.id, c.user_id, c.title, c.created_at, c.updated_at,
-                      m.id as "message_id?", m.role as "role?", m.content as "content?",
+                      m.id as "message_id?", m.role as "role?: String", m.content as "content?",
                       m.created_at as "written_at?",
                       (select count(*) from messages
                         where user_id = $1 and conversation_id = c.id) as "message_count!"
@@ -289,7 +293,7 @@ impl<A: Access> ConversationRepository<'_, A> {
             message_count: row.message_count,
         })
         .collect();
-        Ok(Page::new(&page, items, |o: &ConversationOverview| {
+        Ok(Page::new(&page, list, items, |o: &ConversationOverview| {
             (o.summary.conversation.updated_at, o.summary.conversation.id.as_uuid())
         }))
     }
@@ -317,12 +321,22 @@ impl<A: Access> ConversationRepository<'_, A> {
     }
 }
 
-/// What a left join found.
+/// What a left join found. A message that can't be read costs only itself, not its conversation.
 fn last_message(
     id: Option<MessageId>,
-    role: Option<Role>,
+    role: Option<String>,
     content: Option<String>,
     created_at: Option<DateTime<Utc>>,
 ) -> Option<LastMessage> {
-    Some(LastMessage { id: id?, role: role?, content: content?, created_at: created_at? })
+    let (id, role) = (id?, role?);
+    let Ok(role) = role.parse() else {
+        rows::tell(&UnreadableRow { table: "messages", id: id.to_string(), column: "role".into() });
+        return None;
+    };
+    Some(LastMessage { id, role, content: content?, created_at: created_at? })
+}
+
+/// The list of a user's conversations, which has several forms: a cursor of one is good for all.
+fn list_of(user_id: UserId) -> List {
+    List::by("conversations of a user", user_id.as_uuid())
 }

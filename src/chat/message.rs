@@ -3,7 +3,6 @@
 
 use chrono::{DateTime, Utc};
 use futures_core::Stream;
-use futures_util::TryStreamExt;
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::types::Json;
@@ -11,8 +10,8 @@ use sqlx::types::Json;
 use super::conversation::ConversationId;
 use crate::db::id::{debug_fields, id, text_enum};
 use crate::db::owner::by_owner;
-use crate::db::page::limit_offset;
-use crate::db::{Error, MAX_PAGE_SIZE, Page, PageRequest, Result, input};
+use crate::db::page::{List, limit_offset};
+use crate::db::{MAX_PAGE_SIZE, Page, PageRequest, Result, input, rows};
 use crate::identity::UserId;
 use crate::repositories::{Access, FromJson, of_row, owned_by, repository};
 
@@ -69,7 +68,7 @@ owned_by!(MessageRepository<J>);
 impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
     /// The message with this identifier.
     pub async fn get_by_id(self, id: MessageId) -> Result<Option<Message<J>>> {
-        Ok(by_owner!(
+        by_owner!(
             self.conn.owner(),
             query_as!(
                 Message::<Json<J>>,
@@ -81,9 +80,8 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
                 id.as_uuid(),
             )
             .map(Message::of_row)
-            .fetch_optional(self.conn.repeatable())
-            .await
-        )?)
+                => |statement| rows::one(self.conn.repeatable(), "messages", statement).await
+        )
     }
 
     /// A conversation's messages, oldest first. For long conversations use
@@ -91,7 +89,7 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](Error::InvalidInput) for a limit outside of 0 to [`MAX_PAGE_SIZE`] or a
+    /// [`InvalidInput`](crate::Error::InvalidInput) for a limit outside of 0 to [`MAX_PAGE_SIZE`] or a
     /// negative offset.
     pub async fn list_by_conversation(
         self,
@@ -100,7 +98,7 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
         offset: i64,
     ) -> Result<Vec<Message<J>>> {
         let (limit, offset) = limit_offset(limit, offset)?;
-        Ok(by_owner!(
+        by_owner!(
             self.conn.owner(),
             query_as!(
                 Message::<Json<J>>,
@@ -115,16 +113,15 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
                 offset,
             )
             .map(Message::of_row)
-            .fetch_all(self.conn.repeatable())
-            .await
-        )?)
+                => |statement| rows::all(self.conn.repeatable(), "messages", statement).await
+        )
     }
 
     /// The last `n` messages of a conversation, oldest first: what a model is given.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](Error::InvalidInput) for an `n` outside of 0 to [`MAX_PAGE_SIZE`].
+    /// [`InvalidInput`](crate::Error::InvalidInput) for an `n` outside of 0 to [`MAX_PAGE_SIZE`].
     pub async fn get_last_n(
         self,
         conversation_id: ConversationId,
@@ -145,8 +142,7 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
                 n,
             )
             .map(Message::of_row)
-            .fetch_all(self.conn.repeatable())
-            .await
+                => |statement| rows::all(self.conn.repeatable(), "messages", statement).await
         )?;
         newest_first.reverse();
         Ok(newest_first)
@@ -154,6 +150,9 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
 
     /// All of a conversation's messages, oldest first, as they come from the server: for exports and
     /// other readers of more than a page. However many there are, no more than a few are in memory.
+    ///
+    /// One that can't be read is [`Error::Unreadable`](crate::Error::Unreadable) in its place; asked for
+    /// more, the stream goes on with the next.
     ///
     /// They are what the conversation held when the reading began. It keeps a connection until it
     /// ends or is dropped, and `statement_timeout` counts from its beginning, whoever is slow.
@@ -185,23 +184,23 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
                 conversation_id.as_uuid(),
             )
             .map(Message::of_row)
-            .fetch(self.conn.repeatable())
+                => |statement| rows::stream(self.conn.repeatable(), "messages", statement)
         )
-        .map_err(Error::from)
     }
 
     /// A page of a conversation's messages, oldest first.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](Error::InvalidInput) for a size outside of 1 to [`MAX_PAGE_SIZE`].
+    /// [`InvalidInput`](crate::Error::InvalidInput) for a size outside of 1 to [`MAX_PAGE_SIZE`].
     pub async fn page_by_conversation(
         self,
         conversation_id: ConversationId,
         page: PageRequest,
     ) -> Result<Page<Message<J>>> {
+        let list = List::by("messages, oldest first", conversation_id.as_uuid());
         let rows = page.rows_to_fetch()?;
-        let (after, after_id) = page.place()?;
+        let (after, after_id) = page.place(list)?;
         let items = by_owner!(
             self.conn.owner(),
             query_as!(
@@ -221,10 +220,9 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
                 rows,
             )
             .map(Message::of_row)
-            .fetch_all(self.conn.repeatable())
-            .await
+                => |statement| rows::listed(self.conn.repeatable(), "messages", Some("created_at"), statement).await
         )?;
-        Ok(Page::new(&page, items, |m| (m.created_at, m.id.as_uuid())))
+        Ok(Page::new(&page, list, items, |m| (m.created_at, m.id.as_uuid())))
     }
 
     /// A page of a conversation's messages, newest first: for scrolling back.
@@ -237,8 +235,9 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
         conversation_id: ConversationId,
         page: PageRequest,
     ) -> Result<Page<Message<J>>> {
+        let list = List::by("messages, newest first", conversation_id.as_uuid());
         let rows = page.rows_to_fetch()?;
-        let (before, before_id) = page.place()?;
+        let (before, before_id) = page.place(list)?;
         let items = by_owner!(
             self.conn.owner(),
             query_as!(
@@ -258,10 +257,9 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
                 rows,
             )
             .map(Message::of_row)
-            .fetch_all(self.conn.repeatable())
-            .await
+                => |statement| rows::listed(self.conn.repeatable(), "messages", Some("created_at"), statement).await
         )?;
-        Ok(Page::new(&page, items, |m| (m.created_at, m.id.as_uuid())))
+        Ok(Page::new(&page, list, items, |m| (m.created_at, m.id.as_uuid())))
     }
 
     /// A user's messages whose metadata contains `contained`, newest first. The messages that cite a
@@ -279,28 +277,29 @@ impl<'c, A: Access, J: FromJson> MessageRepository<'c, A, J> {
         self.conn.check_owner(user_id)?;
         let (limit, _) = limit_offset(limit, 0)?;
         input::json("contained", contained)?;
-        Ok(sqlx::query_as!(
-            Message::<Json<J>>,
-            r#"select id, conversation_id, user_id, role, content,
+        let statement = || {
+            sqlx::query_as!(
+                Message::<Json<J>>,
+                r#"select id, conversation_id, user_id, role, content,
                       metadata as "metadata: Json<J>", created_at
                  from messages
                 where user_id = $1 and metadata @> $2
                 order by created_at desc, id desc
                 limit $3"#,
-            user_id.as_uuid(),
-            contained,
-            limit,
-        )
-        .map(Message::of_row)
-        .fetch_all(self.conn.repeatable())
-        .await?)
+                user_id.as_uuid(),
+                contained,
+                limit,
+            )
+            .map(Message::of_row)
+        };
+        rows::all(self.conn.repeatable(), "messages", statement).await
     }
 
     /// How many messages were written since a time, in all conversations.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](Error::InvalidInput) for a time outside of the years 1 to 9999.
+    /// [`InvalidInput`](crate::Error::InvalidInput) for a time outside of the years 1 to 9999.
     pub async fn count_since(self, since: DateTime<Utc>) -> Result<i64> {
         input::time("since", since)?;
         Ok(by_owner!(

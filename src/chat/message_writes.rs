@@ -54,7 +54,7 @@ impl MessageRepository<'_> {
     ///
     /// As [`create`](Self::create).
     pub async fn create_many(self, new: Vec<NewMessage>) -> Result<Vec<Message>> {
-        let created = in_batches(self.conn, new, NewMessage::size, |conn, batch| {
+        let created = in_batches(self.conn, "messages", new, NewMessage::size, |conn, batch| {
             MessageRepository::create_batch(conn, batch).boxed()
         })
         .await?;

@@ -168,9 +168,10 @@ impl MessageColumns {
     /// Checks them all.
     pub fn new(drafts: Vec<MessageDraft>) -> Result<Self> {
         let mut bytes = 0;
-        for draft in &drafts {
+        input::each("messages", &drafts, |draft| {
             bytes += check(&draft.content, &draft.metadata)?;
-        }
+            Ok(())
+        })?;
         input::statement_size("messages", bytes)?;
         Ok(drafts.into())
     }

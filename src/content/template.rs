@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::db::id::{debug_fields, id, text_enum};
 use crate::db::page::limit_offset;
-use crate::db::{Error, Patch, Reason, Result, input};
+use crate::db::{Error, Patch, Reason, Result, input, rows};
 use crate::identity::UserId;
 use crate::repositories::{Access, repository};
 
@@ -203,16 +203,17 @@ impl TemplateRepository<'_> {
 impl<A: Access> TemplateRepository<'_, A> {
     /// The template with this identifier.
     pub async fn get_by_id(self, id: TemplateId) -> Result<Option<Template>> {
-        Ok(sqlx::query_as!(
-            Template,
-            "select id, user_id, template_type, template_name, template_content, variables,
+        rows::one(self.conn.repeatable(), "templates", || {
+            sqlx::query_as!(
+                Template,
+                "select id, user_id, template_type, template_name, template_content, variables,
                     is_default, created_at, updated_at
                from templates
               where id = $1",
-            id.as_uuid(),
-        )
-        .fetch_optional(self.conn.repeatable())
-        .await?)
+                id.as_uuid(),
+            )
+        })
+        .await
     }
 
     /// The template to use: the user's own of this type if there is one (the default before the
@@ -222,9 +223,10 @@ impl<A: Access> TemplateRepository<'_, A> {
         user_id: UserId,
         template_type: TemplateType,
     ) -> Result<Option<Template>> {
-        Ok(sqlx::query_as!(
-            Template,
-            r#"select id as "id!: TemplateId", user_id as "user_id: UserId",
+        rows::one(self.conn.repeatable(), "templates", || {
+            sqlx::query_as!(
+                Template,
+                r#"select id as "id!: TemplateId", user_id as "user_id: UserId",
                       template_type as "template_type!: TemplateType",
                       template_name as "template_name!", template_content as "template_content!",
                       variables as "variables!", is_default as "is_default!",
@@ -244,11 +246,11 @@ impl<A: Access> TemplateRepository<'_, A> {
                          limit 1)) t
                 order by choice
                 limit 1"#,
-            user_id.as_uuid(),
-            template_type.as_str(),
-        )
-        .fetch_optional(self.conn.repeatable())
-        .await?)
+                user_id.as_uuid(),
+                template_type.as_str(),
+            )
+        })
+        .await
     }
 
     /// A user's own templates, by type and name.
@@ -264,7 +266,8 @@ impl<A: Access> TemplateRepository<'_, A> {
         offset: i64,
     ) -> Result<Vec<TemplateSummary>> {
         let (limit, offset) = limit_offset(limit, offset)?;
-        Ok(sqlx::query_as!(
+        rows::all(self.conn.repeatable(), "templates", || {
+            sqlx::query_as!(
             TemplateSummary,
             "select id, user_id, template_type, template_name, is_default, created_at, updated_at
                from templates
@@ -275,8 +278,8 @@ impl<A: Access> TemplateRepository<'_, A> {
             limit,
             offset,
         )
-        .fetch_all(self.conn.repeatable())
-        .await?)
+        })
+        .await
     }
 
     /// All default templates of a type, the system's first.
@@ -290,7 +293,8 @@ impl<A: Access> TemplateRepository<'_, A> {
         limit: i64,
     ) -> Result<Vec<TemplateSummary>> {
         let (limit, _) = limit_offset(limit, 0)?;
-        Ok(sqlx::query_as!(
+        rows::all(self.conn.repeatable(), "templates", || {
+            sqlx::query_as!(
             TemplateSummary,
             "select id, user_id, template_type, template_name, is_default, created_at, updated_at
                from templates
@@ -300,8 +304,8 @@ impl<A: Access> TemplateRepository<'_, A> {
             template_type.as_str(),
             limit,
         )
-        .fetch_all(self.conn.repeatable())
-        .await?)
+        })
+        .await
     }
 }
 

@@ -4,6 +4,7 @@ use futures_core::future::BoxFuture;
 
 use super::conn::Conn;
 use super::error::Result;
+use super::input;
 
 /// How much of texts and JSON one statement is given: 4 MiB.
 ///
@@ -15,14 +16,19 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 const ROW_BYTES: usize = 64;
 
 /// Runs a statement for each batch of rows, all of them or none: several in the unit of work at hand, or
-/// in one that is begun for them. `size` says how large a row is, or what is wrong with it.
+/// in one that is begun for them. `size` says how large a row is, or what is wrong with it; `list` names them.
 pub(crate) async fn in_batches<T, R>(
     mut conn: Conn<'_>,
+    list: &'static str,
     rows: Vec<T>,
     size: impl Fn(&T) -> Result<usize>,
     statement: impl for<'c> Fn(Conn<'c>, Vec<T>) -> BoxFuture<'c, Result<R>>,
 ) -> Result<Vec<R>> {
-    let sizes = rows.iter().map(size).collect::<Result<Vec<_>>>()?;
+    let mut sizes = Vec::with_capacity(rows.len());
+    input::each(list, &rows, |row| {
+        sizes.push(size(row)?);
+        Ok(())
+    })?;
     let batches = batches(rows, &sizes, BATCH_BYTES);
     let mut outcomes = Vec::with_capacity(batches.len());
     // A single statement needs no unit of work.

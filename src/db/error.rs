@@ -258,6 +258,16 @@ pub enum Error {
     #[error(transparent)]
     Migration(#[from] MigrationError),
 
+    /// A stored row can't be read: its JSON is not of the type that it is read as, or a newer version
+    /// has stored what this one does not know. Lists leave such a row out and tell it in the log.
+    #[error("a stored row can't be read: {row}")]
+    Unreadable {
+        /// Which row, and which of its columns.
+        row: Box<UnreadableRow>,
+        /// What the driver said.
+        source: DriverError,
+    },
+
     /// A stored value can't be read as its type.
     #[error("a stored value can't be read: {0}")]
     Decode(#[source] DriverError),
@@ -294,7 +304,20 @@ impl Error {
 
     /// `InvalidInput` for a field.
     pub(crate) fn invalid(field: &'static str, reason: Reason) -> Self {
-        Self::InvalidInput(InvalidInput { field, reason })
+        Self::InvalidInput(InvalidInput::new(field, reason))
+    }
+
+    /// `InvalidInput` told with the element of a list that it is in; other errors as they are.
+    pub(crate) fn within(self, list: &'static str, index: usize) -> Self {
+        match self {
+            Self::InvalidInput(error) => Self::InvalidInput(error.within(list, index)),
+            other => other,
+        }
+    }
+
+    /// A row that can't be read.
+    pub(crate) fn unreadable(row: UnreadableRow, source: sqlx::Error) -> Self {
+        Self::Unreadable { row: Box::new(row), source: DriverError(source) }
     }
 
     /// As an error of the driver's, for the signature of its `Executor`; [`From`] takes it out again.
@@ -541,13 +564,73 @@ impl fmt::Debug for DriverError {
 impl std::error::Error for DriverError {}
 
 /// An input that can't be stored, told before the server is asked.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field} {reason}")]
+///
+/// ```
+/// use chancery::{InvalidInput, Reason};
+///
+/// let error = InvalidInput::new("chunk_text", Reason::ContainsNul).within("chunks", 371);
+/// assert_eq!(error.to_string(), "chunks[371].chunk_text contains a NUL character");
+/// assert_eq!(error.index(), Some(371));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InvalidInput {
     /// The input's name, as in the method's signature or the input struct.
     pub field: &'static str,
     /// What is wrong with it.
     pub reason: Reason,
+    /// Which element of which list it belongs to, from the outermost list inwards. Empty where no list
+    /// was given.
+    pub place: Vec<(&'static str, usize)>,
+}
+
+impl InvalidInput {
+    /// Names an input and says what is wrong with it.
+    pub fn new(field: &'static str, reason: Reason) -> Self {
+        Self { field, reason, place: Vec::new() }
+    }
+
+    /// Adds that the input belongs to this element of a list, counted from 0.
+    pub fn within(mut self, list: &'static str, index: usize) -> Self {
+        self.place.insert(0, (list, index));
+        self
+    }
+
+    /// Returns the place, from 0, of the element that is refused in the list that was given; none where
+    /// no list was given.
+    pub fn index(&self) -> Option<usize> {
+        self.place.first().map(|(_, index)| *index)
+    }
+}
+
+impl fmt::Display for InvalidInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (list, index) in &self.place {
+            write!(f, "{list}[{index}].")?;
+        }
+        write!(f, "{} {}", self.field, self.reason)
+    }
+}
+
+impl std::error::Error for InvalidInput {}
+
+/// Names a row that is stored and that this version, or the type that the caller reads it as, can't
+/// read.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct UnreadableRow {
+    /// The row's table.
+    pub table: &'static str,
+    /// The row's key.
+    pub id: String,
+    /// The column that can't be read.
+    pub column: String,
+}
+
+impl fmt::Display for UnreadableRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "column {} of {} {}", self.column, self.table, self.id)
+    }
 }
 
 /// What is wrong with an input.

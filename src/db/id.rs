@@ -114,10 +114,10 @@ macro_rules! text_enum {
             fn from_str(s: &str) -> Result<Self, Self::Err> {
                 match s {
                     $($text => Ok(Self::$variant),)+
-                    _ => Err($crate::InvalidInput {
-                        field: stringify!($name),
-                        reason: $crate::Reason::Malformed(concat!("one of" $(, " ", $text)+)),
-                    }),
+                    _ => Err($crate::InvalidInput::new(
+                        stringify!($name),
+                        $crate::Reason::Malformed(concat!("one of" $(, " ", $text)+)),
+                    )),
                 }
             }
         }

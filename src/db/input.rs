@@ -123,6 +123,18 @@ pub(crate) fn json_size(field: &'static str, value: &Value) -> Result<usize> {
     Ok(bytes)
 }
 
+/// Checks each element of a list; an error says which of them it is about.
+pub(crate) fn each<T>(
+    list: &'static str,
+    items: &[T],
+    mut check: impl FnMut(&T) -> Result<()>,
+) -> Result<()> {
+    for (index, item) in items.iter().enumerate() {
+        check(item).map_err(|error| error.within(list, index))?;
+    }
+    Ok(())
+}
+
 /// What one statement is given in all.
 pub(crate) fn statement_size(field: &'static str, bytes: usize) -> Result<()> {
     if bytes > MAX_STATEMENT_BYTES {

@@ -27,6 +27,7 @@ pub(crate) mod pooler;
 pub(crate) mod read_token;
 pub(crate) mod reader;
 pub(crate) mod role_check;
+pub(crate) mod rows;
 pub(crate) mod runtime;
 pub(crate) mod startup;
 pub(crate) mod statement;
@@ -39,7 +40,9 @@ pub use config::{ConfigError, DatabaseConfig, DatabaseConfigBuilder, PoolOrder, 
 pub use conn::Conn;
 pub use constraint::{Constraint, ConstraintName};
 pub use database::{Database, PoolStatus};
-pub use error::{Denied, DriverError, Error, ErrorKind, InvalidInput, PoolTimeout, Reason, Result};
+pub use error::{
+    Denied, DriverError, Error, ErrorKind, InvalidInput, PoolTimeout, Reason, Result, UnreadableRow,
+};
 pub use health::{Health, HealthStatus, ReaderHealth, ServerRole};
 pub use input::{MAX_JSON_DEPTH, MAX_STATEMENT_BYTES, MAX_TEXT_BYTES};
 pub use migrate::{

@@ -21,9 +21,8 @@ impl FromStr for TransactionId {
     type Err = InvalidInput;
 
     fn from_str(text: &str) -> Result<Self, InvalidInput> {
-        text.parse().map(Self).map_err(|_| InvalidInput {
-            field: "transaction_id",
-            reason: Reason::Malformed("a transaction's identifier"),
+        text.parse().map(Self).map_err(|_| {
+            InvalidInput::new("transaction_id", Reason::Malformed("a transaction's identifier"))
         })
     }
 }

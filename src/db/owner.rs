@@ -23,7 +23,51 @@ impl Conn<'_> {
 ///
 /// `"…" + owned(" and user_id = $2") + "…"` says more in the owned form; `"…" | owned("…")` says
 /// something else.
+///
+/// `query!(…).map(…) => |statement| …` hands on what makes the statement, for [`rows`](super::rows).
 macro_rules! by_owner {
+    (
+        $owner:expr,
+        $query:ident!(
+            $($row:path,)? $head:literal + owned($owned:literal) $(+ $tail:literal)?
+            $(, $argument:expr)* $(,)?
+        ) $(.$method:ident($map:expr))? => |$statement:ident| $run:expr
+    ) => {
+        match $owner {
+            None => {
+                let $statement = move || {
+                    sqlx::$query!($($row,)? $head $(+ $tail)? $(, $argument)*) $(.$method($map))?
+                };
+                $run
+            }
+            Some(owner) => {
+                let $statement = move || {
+                    sqlx::$query!($($row,)? $head + $owned $(+ $tail)? $(, $argument)*, owner)
+                        $(.$method($map))?
+                };
+                $run
+            }
+        }
+    };
+    (
+        $owner:expr,
+        $query:ident!(
+            $($row:path,)? $plain:literal | owned($owned:literal) $(, $argument:expr)* $(,)?
+        ) $(.$method:ident($map:expr))? => |$statement:ident| $run:expr
+    ) => {
+        match $owner {
+            None => {
+                let $statement =
+                    move || sqlx::$query!($($row,)? $plain $(, $argument)*) $(.$method($map))?;
+                $run
+            }
+            Some(owner) => {
+                let $statement =
+                    move || sqlx::$query!($($row,)? $owned $(, $argument)*, owner) $(.$method($map))?;
+                $run
+            }
+        }
+    };
     (
         $owner:expr,
         $query:ident!(

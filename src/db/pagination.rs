@@ -70,7 +70,7 @@ impl PaginationParams {
             [("page", page, Self::MAX_PAGE), ("page_size", page_size, MAX_PAGE_SIZE)]
         {
             if !(1..=max).contains(&value) {
-                return Err(InvalidInput { field, reason: Reason::OutOfRange { min: 1, max } });
+                return Err(InvalidInput::new(field, Reason::OutOfRange { min: 1, max }));
             }
         }
         Ok(Self { page, page_size })

@@ -78,7 +78,7 @@ impl FromStr for ReadToken {
             .and_then(|(timeline, lsn)| {
                 Some(Self { timeline: number(timeline)?.try_into().ok()?, lsn: number(lsn)? })
             })
-            .ok_or(InvalidInput { field: "token", reason: Reason::Malformed("a read token") })
+            .ok_or(InvalidInput::new("token", Reason::Malformed("a read token")))
     }
 }
 

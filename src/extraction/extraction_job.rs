@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::job_input::{ExtractionJobPatch, NewExtractionJob};
 use super::project::ProjectId;
 use crate::db::id::{debug_fields, id, text_enum};
-use crate::db::page::limit_offset;
-use crate::db::{Error, Page, PageRequest, Result};
+use crate::db::page::{List, limit_offset};
+use crate::db::{Error, Page, PageRequest, Result, rows};
 use crate::repositories::{Access, repository};
 
 id!(
@@ -192,9 +192,11 @@ impl ExtractionJobRepository<'_> {
         let mut attempts = Vec::with_capacity(new.len());
         let mut due_at = Vec::with_capacity(new.len());
         let mut due_in = Vec::with_capacity(new.len());
-        for job in new {
-            job.check()?;
-            let (at, seconds) = job.due.check()?;
+        for (index, job) in new.into_iter().enumerate() {
+            let (at, seconds) = job
+                .check()
+                .and_then(|()| job.due.check())
+                .map_err(|error| error.within("jobs", index))?;
             ids.push(ExtractionJobId::new().as_uuid());
             project_ids.push(job.project_id.as_uuid());
             urls.push(job.source_url);
@@ -233,7 +235,8 @@ impl ExtractionJobRepository<'_> {
 impl<A: Access> ExtractionJobRepository<'_, A> {
     /// The job with this identifier.
     pub async fn get_by_id(self, id: ExtractionJobId) -> Result<Option<ExtractionJob>> {
-        Ok(sqlx::query_as!(
+        rows::one(self.conn.repeatable(), "extraction_jobs", || {
+            sqlx::query_as!(
             ExtractionJob,
             "select id, project_id, source_url, extraction_type, status, result_data, error_message,
                     attempts, max_attempts, run_at, lease_expires_at, completed_at, created_at,
@@ -242,8 +245,8 @@ impl<A: Access> ExtractionJobRepository<'_, A> {
               where id = $1",
             id.as_uuid(),
         )
-        .fetch_optional(self.conn.repeatable())
-        .await?)
+        })
+        .await
     }
 
     /// A project's jobs, newest first, without their results. For long lists use
@@ -260,7 +263,8 @@ impl<A: Access> ExtractionJobRepository<'_, A> {
         offset: i64,
     ) -> Result<Vec<ExtractionJobSummary>> {
         let (limit, offset) = limit_offset(limit, offset)?;
-        Ok(sqlx::query_as!(
+        rows::all(self.conn.repeatable(), "extraction_jobs", || {
+            sqlx::query_as!(
             ExtractionJobSummary,
             "select id, project_id, source_url, extraction_type, status, error_message, attempts,
                     max_attempts, run_at, lease_expires_at, completed_at, created_at, updated_at
@@ -272,8 +276,8 @@ impl<A: Access> ExtractionJobRepository<'_, A> {
             limit,
             offset,
         )
-        .fetch_all(self.conn.repeatable())
-        .await?)
+        })
+        .await
     }
 
     /// A page of a project's jobs, newest first.
@@ -287,9 +291,12 @@ impl<A: Access> ExtractionJobRepository<'_, A> {
         project_id: ProjectId,
         page: PageRequest,
     ) -> Result<Page<ExtractionJobSummary>> {
+        let list = List::by("extraction_jobs of a project", project_id.as_uuid());
         let rows = page.rows_to_fetch()?;
-        let (before, before_id) = page.place()?;
-        let items = sqlx::query_as!(
+        let (before, before_id) = page.place(list)?;
+        let items =
+            rows::listed(self.conn.repeatable(), "extraction_jobs", Some("created_at"), || {
+                sqlx::query_as!(
             ExtractionJobSummary,
             "select id, project_id, source_url, extraction_type, status, error_message, attempts,
                     max_attempts, run_at, lease_expires_at, completed_at, created_at, updated_at
@@ -304,9 +311,9 @@ impl<A: Access> ExtractionJobRepository<'_, A> {
             before_id,
             rows,
         )
-        .fetch_all(self.conn.repeatable())
-        .await?;
-        Ok(Page::new(&page, items, |job| (job.created_at, job.id.as_uuid())))
+            })
+            .await?;
+        Ok(Page::new(&page, list, items, |job| (job.created_at, job.id.as_uuid())))
     }
 
     /// All jobs in one state, newest first: for an operator's page.
@@ -321,7 +328,8 @@ impl<A: Access> ExtractionJobRepository<'_, A> {
         offset: i64,
     ) -> Result<Vec<ExtractionJobSummary>> {
         let (limit, offset) = limit_offset(limit, offset)?;
-        Ok(sqlx::query_as!(
+        rows::all(self.conn.repeatable(), "extraction_jobs", || {
+            sqlx::query_as!(
             ExtractionJobSummary,
             "select id, project_id, source_url, extraction_type, status, error_message, attempts,
                     max_attempts, run_at, lease_expires_at, completed_at, created_at, updated_at
@@ -333,8 +341,8 @@ impl<A: Access> ExtractionJobRepository<'_, A> {
             limit,
             offset,
         )
-        .fetch_all(self.conn.repeatable())
-        .await?)
+        })
+        .await
     }
 
     /// How many jobs are in one state. Reads an index of them all.

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::db::id::{debug_fields, id};
-use crate::db::page::limit_offset;
+use crate::db::page::{List, limit_offset};
 use crate::db::{Error, Page, PageRequest, Patch, Result, input};
 use crate::identity::UserId;
 use crate::repositories::{Access, repository};
@@ -196,8 +196,9 @@ impl<A: Access> ProjectRepository<'_, A> {
     /// [`InvalidInput`](Error::InvalidInput) for a size outside of 1 to
     /// [`MAX_PAGE_SIZE`](crate::MAX_PAGE_SIZE).
     pub async fn page_by_user(self, user_id: UserId, page: PageRequest) -> Result<Page<Project>> {
+        let list = List::by("projects of a user", user_id.as_uuid());
         let rows = page.rows_to_fetch()?;
-        let (before, before_id) = page.place()?;
+        let (before, before_id) = page.place(list)?;
         let items = sqlx::query_as!(
             Project,
             "select id, user_id, name, description, created_at, updated_at
@@ -214,7 +215,7 @@ impl<A: Access> ProjectRepository<'_, A> {
         )
         .fetch_all(self.conn.repeatable())
         .await?;
-        Ok(Page::new(&page, items, |p| (p.created_at, p.id.as_uuid())))
+        Ok(Page::new(&page, list, items, |p| (p.created_at, p.id.as_uuid())))
     }
 
     /// How many projects there are. Reads them all, or an index of them.

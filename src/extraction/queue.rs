@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::extraction_job::{ExtractionJob, ExtractionJobId, ExtractionJobRepository, JobStatus};
 use super::project::ProjectId;
-use crate::db::{Error, MAX_PAGE_SIZE, Reason, Result, input};
+use crate::db::rows::Lost;
+use crate::db::{Error, MAX_PAGE_SIZE, Reason, Result, input, rows};
 use crate::repositories::Access;
 
 /// The right to work on a job, for as long as nobody else has it.
@@ -88,6 +89,8 @@ impl ExtractionJobRepository<'_> {
     /// and those whose worker's lease has ended, the longest due first. Jobs that another transaction
     /// is taking at this moment are passed over, not waited for.
     ///
+    /// A job that can't be read fails for good, with that as its error; the others are worked on.
+    ///
     /// Each time a job is taken counts as an attempt, so a job whose workers crash ends too: one that
     /// has none left fails for good here. When the answer is lost with the connection, the jobs come
     /// back after the lease. In a unit of work the lease counts from the unit's beginning.
@@ -124,9 +127,10 @@ impl ExtractionJobRepository<'_> {
             let token = Uuid::now_v7();
             // unnest(array(…)) is taken once and planned for ten rows, whatever `n` is: as a join the
             // generic plan would expect a tenth of the table and read all of it.
-            let taken = sqlx::query_as!(
-                ExtractionJob,
-                r#"with taken as (
+            let statement = || {
+                sqlx::query_as!(
+                    ExtractionJob,
+                    r#"with taken as (
                        update extraction_jobs j
                           set status = case when j.attempts < j.max_attempts
                                             then 'processing' else 'failed' end,
@@ -161,14 +165,18 @@ impl ExtractionJobRepository<'_> {
                           created_at as "created_at!", updated_at as "updated_at!"
                      from taken
                     order by place"#,
-                missing,
-                token,
-                seconds,
-            )
-            .fetch_all(self.conn.reborrow())
-            .await?;
-            let mut given_up = false;
-            for job in taken {
+                    missing,
+                    token,
+                    seconds,
+                )
+            };
+            let taken =
+                rows::listed(self.conn.reborrow(), "extraction_jobs", None, statement).await?;
+            let mut given_up = !taken.lost.is_empty();
+            if given_up {
+                self.fail_unreadable(&taken.lost, token).await;
+            }
+            for job in taken.items {
                 if job.status == JobStatus::Failed {
                     given_up = true;
                     tracing::warn!(%job.id, job.attempts, "gave up a job whose workers ended without an outcome");
@@ -180,6 +188,32 @@ impl ExtractionJobRepository<'_> {
             if !given_up {
                 return Ok(claimed);
             }
+        }
+    }
+
+    /// Fails jobs that were taken and can't be read. Where that fails too, the others are worked on all
+    /// the same: those jobs come back when their leases end.
+    async fn fail_unreadable(&mut self, lost: &[Lost], token: Uuid) {
+        let ids: Vec<Uuid> = lost.iter().filter_map(|lost| lost.id).collect();
+        let columns: Vec<String> = lost
+            .iter()
+            .filter(|lost| lost.id.is_some())
+            .map(|lost| format!("the job can't be read: its column {}", lost.row.column))
+            .collect();
+        let failed = sqlx::query!(
+            "update extraction_jobs j
+                set status = 'failed', error_message = u.error
+               from unnest($1::uuid[], $2::text[]) as u (id, error)
+              where j.id = u.id and j.lease_token = $3 and j.status = 'processing'",
+            &ids,
+            &columns,
+            token,
+        )
+        .execute(self.conn.reborrow())
+        .await;
+        if let Err(error) = failed {
+            let error = Error::from(error);
+            tracing::warn!(%error, "extraction jobs that can't be read were not failed");
         }
     }
 }

@@ -12,7 +12,7 @@ use super::account_number::{Account, AccountRow};
 use super::income_record::{IncomeRecord, IncomeRow};
 use super::source_reference::{SourceReference, SourceRow};
 use crate::db::id::{debug_fields, id};
-use crate::db::{Error, Reason, Result};
+use crate::db::{Error, Reason, Result, input, rows};
 use crate::identity::UserId;
 use crate::repositories::{Access, repository};
 
@@ -172,7 +172,8 @@ impl BorrowerRepository<'_> {
     /// [`ForeignKey`](Error::ForeignKey) when there is no such document or user;
     /// [`InvalidInput`](Error::InvalidInput).
     pub async fn create(self, new: NewBorrower) -> Result<BorrowerWithRecords> {
-        self.create_many(vec![new]).await?.pop().ok_or(Error::NotFound("borrower"))
+        new.check()?;
+        self.store(vec![new]).await?.pop().ok_or(Error::NotFound("borrower"))
     }
 
     /// Stores any number of borrowers with all their records in one statement: all of them or none.
@@ -182,10 +183,14 @@ impl BorrowerRepository<'_> {
     ///
     /// As [`create`](Self::create).
     pub async fn create_many(self, new: Vec<NewBorrower>) -> Result<Vec<BorrowerWithRecords>> {
-        new.iter().try_for_each(NewBorrower::check)?;
+        input::each("borrowers", &new, NewBorrower::check)?;
         if new.is_empty() {
             return Ok(Vec::new());
         }
+        self.store(new).await
+    }
+
+    async fn store(self, new: Vec<NewBorrower>) -> Result<Vec<BorrowerWithRecords>> {
         let mut ids = Vec::with_capacity(new.len());
         let mut user_ids = Vec::with_capacity(new.len());
         let mut names = Vec::with_capacity(new.len());
@@ -364,22 +369,24 @@ impl BorrowerRepository<'_> {
 impl<A: Access> BorrowerRepository<'_, A> {
     /// The borrower with this identifier.
     pub async fn get_by_id(self, id: BorrowerId) -> Result<Option<Borrower>> {
-        Ok(sqlx::query_as!(
-            Borrower,
-            "select id, user_id, name, ssn_hash, address, confidence_score, created_at
+        rows::one(self.conn.repeatable(), "borrowers", || {
+            sqlx::query_as!(
+                Borrower,
+                "select id, user_id, name, ssn_hash, address, confidence_score, created_at
                from borrowers
               where id = $1",
-            id.as_uuid(),
-        )
-        .fetch_optional(self.conn.repeatable())
-        .await?)
+                id.as_uuid(),
+            )
+        })
+        .await
     }
 
     /// The borrower with all records, in one statement.
     pub async fn get_with_records(self, id: BorrowerId) -> Result<Option<BorrowerWithRecords>> {
-        let row = sqlx::query_as!(
-            Row,
-            r#"select id, user_id, name, ssn_hash, address, confidence_score, created_at,
+        let row = rows::one(self.conn.repeatable(), "borrowers", || {
+            sqlx::query_as!(
+                Row,
+                r#"select id, user_id, name, ssn_hash, address, confidence_score, created_at,
                       array(select row(i.id, i.amount, i.period, i.year, i.source_type,
                                        i.employer, i.created_at)
                               from income_records i
@@ -396,9 +403,9 @@ impl<A: Access> BorrowerRepository<'_, A> {
                              order by s.created_at, s.id) as "sources: Vec<SourceRow>"
                  from borrowers b
                 where id = $1"#,
-            id.as_uuid(),
-        )
-        .fetch_optional(self.conn.repeatable())
+                id.as_uuid(),
+            )
+        })
         .await?;
         Ok(row.map(BorrowerWithRecords::from))
     }

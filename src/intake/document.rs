@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::file_hash::FileHash;
 use crate::db::id::{debug_fields, id, text_enum};
-use crate::db::{Error, Result, input};
+use crate::db::{Error, Result, input, rows};
 use crate::identity::UserId;
 use crate::repositories::{Access, repository};
 
@@ -276,32 +276,34 @@ impl DocumentRepository<'_> {
 impl<A: Access> DocumentRepository<'_, A> {
     /// The document with this identifier.
     pub async fn get_by_id(self, id: DocumentId) -> Result<Option<Document>> {
-        Ok(sqlx::query_as!(
-            Document,
-            "select id, user_id, filename, file_hash, file_type, file_size_bytes, storage_uri,
+        rows::one(self.conn.repeatable(), "documents", || {
+            sqlx::query_as!(
+                Document,
+                "select id, user_id, filename, file_hash, file_type, file_size_bytes, storage_uri,
                     status, error_message, page_count, processed_at, attempts, lease_expires_at,
                     created_at, updated_at
                from documents
               where id = $1",
-            id.as_uuid(),
-        )
-        .fetch_optional(self.conn.repeatable())
-        .await?)
+                id.as_uuid(),
+            )
+        })
+        .await
     }
 
     /// The document with this content.
     pub async fn get_by_hash(self, file_hash: &FileHash) -> Result<Option<Document>> {
-        Ok(sqlx::query_as!(
-            Document,
-            "select id, user_id, filename, file_hash, file_type, file_size_bytes, storage_uri,
+        rows::one(self.conn.repeatable(), "documents", || {
+            sqlx::query_as!(
+                Document,
+                "select id, user_id, filename, file_hash, file_type, file_size_bytes, storage_uri,
                     status, error_message, page_count, processed_at, attempts, lease_expires_at,
                     created_at, updated_at
                from documents
               where file_hash = $1",
-            file_hash.as_str(),
-        )
-        .fetch_optional(self.conn.repeatable())
-        .await?)
+                file_hash.as_str(),
+            )
+        })
+        .await
     }
 }
 

@@ -33,10 +33,10 @@ impl FileHash {
     /// [`InvalidInput`] for anything but 64 hex digits.
     pub fn new(hex: &str) -> Result<Self, InvalidInput> {
         if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(InvalidInput {
-                field: "file_hash",
-                reason: Reason::Malformed("a SHA-256 in 64 hex digits"),
-            });
+            return Err(InvalidInput::new(
+                "file_hash",
+                Reason::Malformed("a SHA-256 in 64 hex digits"),
+            ));
         }
         Ok(Self(hex.to_ascii_lowercase()))
     }

@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 use futures_core::Stream;
-use futures_util::TryStreamExt;
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::types::Json;
@@ -11,7 +10,7 @@ use super::transcript::TranscriptId;
 use crate::db::id::{debug_fields, id};
 use crate::db::owner::by_owner;
 use crate::db::page::limit_offset;
-use crate::db::{Error, Result, input};
+use crate::db::{Result, input, rows};
 use crate::identity::UserId;
 use crate::repositories::{Access, FromJson, of_row, owned_by, repository};
 
@@ -66,7 +65,7 @@ owned_by!(ChunkRepository<J>);
 impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
     /// The chunk with this identifier.
     pub async fn get_by_id(self, id: ChunkId) -> Result<Option<Chunk<J>>> {
-        Ok(by_owner!(
+        by_owner!(
             self.conn.owner(),
             query_as!(
                 Chunk::<Json<J>>,
@@ -78,9 +77,8 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
                 id.as_uuid(),
             )
             .map(Chunk::of_row)
-            .fetch_optional(self.conn.repeatable())
-            .await
-        )?)
+                => |statement| rows::one(self.conn.repeatable(), "chunks", statement).await
+        )
     }
 
     /// The chunks with these identifiers, in the order given: a vector store's ranking survives.
@@ -89,7 +87,7 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(by_owner!(
+        by_owner!(
             self.conn.owner(),
             query_as!(
                 Chunk::<Json<J>>,
@@ -102,16 +100,15 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
                 &ChunkId::uuids(ids),
             )
             .map(Chunk::of_row)
-            .fetch_all(self.conn.repeatable())
-            .await
-        )?)
+                => |statement| rows::all(self.conn.repeatable(), "chunks", statement).await
+        )
     }
 
     /// A transcript's chunks, in its order.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](Error::InvalidInput) for a limit outside of 0 to
+    /// [`InvalidInput`](crate::Error::InvalidInput) for a limit outside of 0 to
     /// [`MAX_PAGE_SIZE`](crate::MAX_PAGE_SIZE) or a negative offset.
     pub async fn list_by_transcript(
         self,
@@ -120,7 +117,7 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
         offset: i64,
     ) -> Result<Vec<Chunk<J>>> {
         let (limit, offset) = limit_offset(limit, offset)?;
-        Ok(by_owner!(
+        by_owner!(
             self.conn.owner(),
             query_as!(
                 Chunk::<Json<J>>,
@@ -135,13 +132,15 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
                 offset,
             )
             .map(Chunk::of_row)
-            .fetch_all(self.conn.repeatable())
-            .await
-        )?)
+                => |statement| rows::all(self.conn.repeatable(), "chunks", statement).await
+        )
     }
 
     /// All of a transcript's chunks, in its order, as they come from the server. However many there
     /// are, no more than a few are in memory.
+    ///
+    /// One that can't be read is [`Error::Unreadable`](crate::Error::Unreadable) in its place; asked for
+    /// more, the stream goes on with the next.
     ///
     /// They are what the transcript held when the reading began. It keeps a connection until it ends
     /// or is dropped, and `statement_timeout` counts from its beginning, whoever is slow.
@@ -173,9 +172,8 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
                 transcript_id.as_uuid(),
             )
             .map(Chunk::of_row)
-            .fetch(self.conn.repeatable())
+                => |statement| rows::stream(self.conn.repeatable(), "chunks", statement)
         )
-        .map_err(Error::from)
     }
 
     /// A user's chunks whose metadata contains `contained`, in the order in which they were cut.
@@ -192,21 +190,22 @@ impl<'c, A: Access, J: FromJson> ChunkRepository<'c, A, J> {
         self.conn.check_owner(user_id)?;
         let (limit, _) = limit_offset(limit, 0)?;
         input::json("contained", contained)?;
-        Ok(sqlx::query_as!(
-            Chunk::<Json<J>>,
-            r#"select id, transcript_id, user_id, chunk_text, chunk_index, token_count,
+        let statement = || {
+            sqlx::query_as!(
+                Chunk::<Json<J>>,
+                r#"select id, transcript_id, user_id, chunk_text, chunk_index, token_count,
                       metadata as "metadata: Json<J>", created_at
                  from chunks
                 where user_id = $1 and metadata @> $2
                 order by created_at, id
                 limit $3"#,
-            user_id.as_uuid(),
-            contained,
-            limit,
-        )
-        .map(Chunk::of_row)
-        .fetch_all(self.conn.repeatable())
-        .await?)
+                user_id.as_uuid(),
+                contained,
+                limit,
+            )
+            .map(Chunk::of_row)
+        };
+        rows::all(self.conn.repeatable(), "chunks", statement).await
     }
 
     /// How many chunks a user has.

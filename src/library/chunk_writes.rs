@@ -38,7 +38,7 @@ impl ChunkRepository<'_> {
     /// [`ForeignKey`](crate::Error::ForeignKey) when there is no such transcript;
     /// [`InvalidInput`](crate::Error::InvalidInput).
     pub async fn create_many(self, new: Vec<NewChunk>) -> Result<Vec<Chunk>> {
-        let created = in_batches(self.conn, new, NewChunk::check, |conn, batch| {
+        let created = in_batches(self.conn, "chunks", new, NewChunk::check, |conn, batch| {
             ChunkRepository::create_batch(conn, batch).boxed()
         })
         .await?;
@@ -52,7 +52,7 @@ impl ChunkRepository<'_> {
     ///
     /// As [`create_many`](Self::create_many).
     pub async fn insert_many(self, new: Vec<NewChunk>) -> Result<u64> {
-        let inserted = in_batches(self.conn, new, NewChunk::check, |conn, batch| {
+        let inserted = in_batches(self.conn, "chunks", new, NewChunk::check, |conn, batch| {
             ChunkRepository::insert_batch(conn, batch).boxed()
         })
         .await?;

@@ -103,9 +103,10 @@ impl ChunkColumns {
     /// Checks them all.
     pub fn new(drafts: Vec<ChunkDraft>) -> Result<Self> {
         let mut bytes = 0;
-        for draft in &drafts {
+        input::each("chunks", &drafts, |draft| {
             bytes += check(&draft.chunk_text, draft.token_count, &draft.metadata)?;
-        }
+            Ok(())
+        })?;
         input::statement_size("chunks", bytes)?;
         let mut columns = Self::default();
         for draft in drafts {

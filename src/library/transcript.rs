@@ -9,8 +9,8 @@ use sqlx::types::Json;
 use super::chunk::Chunk;
 use crate::db::id::{debug_fields, id};
 use crate::db::owner::by_owner;
-use crate::db::page::limit_offset;
-use crate::db::{Page, PageRequest, Result, input};
+use crate::db::page::{List, limit_offset};
+use crate::db::{Page, PageRequest, Result, input, rows};
 use crate::identity::UserId;
 use crate::repositories::{Access, FromJson, json_column, of_row, owned_by, repository};
 
@@ -118,7 +118,7 @@ owned_by!(TranscriptRepository<J>);
 impl<A: Access, J: FromJson> TranscriptRepository<'_, A, J> {
     /// The transcript with this identifier.
     pub async fn get_by_id(self, id: TranscriptId) -> Result<Option<Transcript<J>>> {
-        Ok(by_owner!(
+        by_owner!(
             self.conn.owner(),
             query_as!(
                 Transcript::<Json<J>>,
@@ -130,9 +130,8 @@ impl<A: Access, J: FromJson> TranscriptRepository<'_, A, J> {
                 id.as_uuid(),
             )
             .map(Transcript::of_row)
-            .fetch_optional(self.conn.repeatable())
-            .await
-        )?)
+                => |statement| rows::one(self.conn.repeatable(), "transcripts", statement).await
+        )
     }
 
     /// The transcript and how many chunks it has, in one statement.
@@ -162,7 +161,7 @@ impl<A: Access, J: FromJson> TranscriptRepository<'_, A, J> {
                     ),
                 id.as_uuid(),
             )
-            .map(|row| {
+            .try_map(|row| {
                 Ok(TranscriptWithChunkCount {
                     transcript: Transcript {
                         id: row.id,
@@ -177,11 +176,8 @@ impl<A: Access, J: FromJson> TranscriptRepository<'_, A, J> {
                     },
                     chunk_count: row.chunk_count,
                 })
-            })
-            .fetch_optional(self.conn.repeatable())
-            .await
-        )?
-        .transpose()
+            }) => |statement| rows::one(self.conn.repeatable(), "transcripts", statement).await
+        )
     }
 
     /// What a user has loaded of this video.
@@ -194,7 +190,8 @@ impl<A: Access, J: FromJson> TranscriptRepository<'_, A, J> {
         if !input::could_be_stored(youtube_video_id, 50) {
             return Ok(None);
         }
-        Ok(sqlx::query_as!(
+        rows::one(self.conn.repeatable(), "transcripts", || {
+            sqlx::query_as!(
             Transcript::<Json<J>>,
             r#"select id, user_id, youtube_video_id, title, channel_name, duration, transcript_text,
                       metadata as "metadata: Json<J>", created_at
@@ -204,8 +201,8 @@ impl<A: Access, J: FromJson> TranscriptRepository<'_, A, J> {
             youtube_video_id,
         )
         .map(Transcript::of_row)
-        .fetch_optional(self.conn.repeatable())
-        .await?)
+        })
+        .await
     }
 
     /// A user's transcripts, newest first. For long lists use [`page_by_user`](Self::page_by_user):
@@ -252,8 +249,9 @@ impl<A: Access, J: FromJson> TranscriptRepository<'_, A, J> {
         page: PageRequest,
     ) -> Result<Page<TranscriptSummary>> {
         self.conn.check_owner(user_id)?;
+        let list = List::by("transcripts of a user", user_id.as_uuid());
         let rows = page.rows_to_fetch()?;
-        let (before, before_id) = page.place()?;
+        let (before, before_id) = page.place(list)?;
         let items = sqlx::query_as!(
             TranscriptSummary,
             r#"select id, user_id, youtube_video_id, title, channel_name, duration, created_at,
@@ -272,7 +270,7 @@ impl<A: Access, J: FromJson> TranscriptRepository<'_, A, J> {
         )
         .fetch_all(self.conn.repeatable())
         .await?;
-        Ok(Page::new(&page, items, |t| (t.created_at, t.id.as_uuid())))
+        Ok(Page::new(&page, list, items, |t| (t.created_at, t.id.as_uuid())))
     }
 
     /// Everybody's transcripts of a video, oldest first: for the service, which may take over what

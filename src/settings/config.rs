@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::db::id::debug_fields;
 use crate::db::page::limit_offset;
-use crate::db::{Result, input};
+use crate::db::{Result, input, rows};
 use crate::repositories::{Access, repository};
 
 /// A setting.
@@ -46,13 +46,14 @@ impl<A: Access> ConfigRepository<'_, A> {
         if !input::could_be_stored(key, 100) {
             return Ok(None);
         }
-        Ok(sqlx::query_as!(
-            ConfigEntry,
-            "select key, value, description, updated_at from config where key = $1",
-            key,
-        )
-        .fetch_optional(self.conn.repeatable())
-        .await?)
+        rows::one(self.conn.repeatable(), "config", || {
+            sqlx::query_as!(
+                ConfigEntry,
+                "select key, value, description, updated_at from config where key = $1",
+                key,
+            )
+        })
+        .await
     }
 }
 
@@ -98,17 +99,18 @@ impl<A: Access> ConfigRepository<'_, A> {
     /// [`MAX_PAGE_SIZE`](crate::MAX_PAGE_SIZE) or a negative offset.
     pub async fn list(self, limit: i64, offset: i64) -> Result<Vec<ConfigEntry>> {
         let (limit, offset) = limit_offset(limit, offset)?;
-        Ok(sqlx::query_as!(
-            ConfigEntry,
-            "select key, value, description, updated_at
+        rows::all(self.conn.repeatable(), "config", || {
+            sqlx::query_as!(
+                ConfigEntry,
+                "select key, value, description, updated_at
                from config
               order by key
               limit $1 offset $2",
-            limit,
-            offset,
-        )
-        .fetch_all(self.conn.repeatable())
-        .await?)
+                limit,
+                offset,
+            )
+        })
+        .await
     }
 }
 

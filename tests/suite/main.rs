@@ -4,6 +4,7 @@
 mod support;
 
 mod accounts;
+mod batch_inputs;
 mod borrowers;
 mod canaries;
 mod chunk_writes;
@@ -15,6 +16,7 @@ mod connection_limits;
 mod constraints;
 mod conversation_trigger;
 mod conversations;
+mod cursors;
 mod document_claims;
 mod documents;
 mod enums;
@@ -54,6 +56,7 @@ mod transactions;
 mod transcripts;
 mod turns;
 mod unit_of_work;
+mod unreadable;
 mod urls;
 mod users;
 mod waking;

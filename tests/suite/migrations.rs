@@ -473,3 +473,24 @@ async fn a_migration_that_finds_a_table_locked_is_tried_again(pool: PgPool) {
     holder.rollback().await.unwrap();
     assert_eq!(migrating.await.unwrap().unwrap().len(), reverted);
 }
+
+#[sqlx::test(migrations = false)]
+async fn rows_with_json_that_can_not_be_read_are_named_before_they_are_refused(pool: PgPool) {
+    let db = Database::from_pool(pool.clone());
+    db.migrate().await.unwrap();
+    db.revert(RevertTo::Version(20261125090400)).await.unwrap();
+    execute(&pool, "insert into config (key, value) values ('good', '1'), ('bad', '[1e400]')")
+        .await;
+    let error = db.migrate().await.unwrap_err();
+    let Error::Migration(MigrationError::Failed { version: 20261128110000, source, .. }) = &error
+    else {
+        panic!("{error:?}")
+    };
+    let server = source.as_sqlx().as_database_error().unwrap().message().to_owned();
+    let told = "column value of config holds JSON that can't be read in the rows bad";
+    assert_eq!(server, told);
+    // Until they are mended nothing refuses them, and with them what is changed beside them.
+    execute(&pool, "update config set description = 'as before' where key = 'bad'").await;
+    execute(&pool, "update config set value = '[1]' where key = 'bad'").await;
+    db.migrate().await.unwrap();
+}

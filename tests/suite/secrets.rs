@@ -341,6 +341,15 @@ async fn a_value_that_cannot_be_read_is_not_shown(pool: PgPool) {
         sqlx::query(statement).bind(deep).execute(db.executor()).await.unwrap();
     };
     for statement in [
+        "alter table messages drop constraint messages_metadata_check",
+        "alter table transcripts drop constraint transcripts_metadata_check",
+        "alter table chunks drop constraint chunks_metadata_check",
+        "alter table templates drop constraint templates_variables_check",
+        "alter table config drop constraint config_value_check",
+    ] {
+        sqlx::query(statement).execute(db.executor()).await.unwrap();
+    }
+    for statement in [
         "update messages set metadata = $1::text::jsonb",
         "update transcripts set metadata = $1::text::jsonb",
         "update chunks set metadata = $1::text::jsonb",
@@ -377,7 +386,7 @@ async fn a_value_that_cannot_be_read_is_not_shown(pool: PgPool) {
     assert!(unread.to_string().contains(CANARY), "{unread}");
     errors.push(failed(Err::<(), _>(unread.into())));
     for error in errors {
-        assert!(matches!(error, Error::Decode(_)), "{error:?}");
+        assert!(matches!(error, Error::Decode(_) | Error::Unreadable { .. }), "{error:?}");
         // Where it stands is told.
         assert!(error.to_string().contains("column"), "{error}");
     }

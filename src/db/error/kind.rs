@@ -85,6 +85,7 @@ impl Error {
             | Self::TransactionAborted
             | Self::NoRandomness
             | Self::Decode(_)
+            | Self::Unreadable { .. }
             | Self::Database(_) => ErrorKind::Internal,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Borrower, BorrowerRepository, SsnHash};
 use crate::db::page::limit_offset;
-use crate::db::{Error, Reason, Result, input};
+use crate::db::{Error, Reason, Result, input, rows};
 use crate::identity::UserId;
 use crate::intake::DocumentId;
 use crate::repositories::Access;
@@ -21,19 +21,20 @@ impl<A: Access> BorrowerRepository<'_, A> {
         offset: i64,
     ) -> Result<Vec<Borrower>> {
         let (limit, offset) = limit_offset(limit, offset)?;
-        Ok(sqlx::query_as!(
-            Borrower,
-            "select id, user_id, name, ssn_hash, address, confidence_score, created_at
+        rows::all(self.conn.repeatable(), "borrowers", || {
+            sqlx::query_as!(
+                Borrower,
+                "select id, user_id, name, ssn_hash, address, confidence_score, created_at
                from borrowers
               where user_id = $1
               order by created_at desc, id desc
               limit $2 offset $3",
-            user_id.as_uuid(),
-            limit,
-            offset,
-        )
-        .fetch_all(self.conn.repeatable())
-        .await?)
+                user_id.as_uuid(),
+                limit,
+                offset,
+            )
+        })
+        .await
     }
 
     /// The borrowers that a document tells of, by name.
@@ -48,19 +49,20 @@ impl<A: Access> BorrowerRepository<'_, A> {
         offset: i64,
     ) -> Result<Vec<Borrower>> {
         let (limit, offset) = limit_offset(limit, offset)?;
-        Ok(sqlx::query_as!(
-            Borrower,
-            "select id, user_id, name, ssn_hash, address, confidence_score, created_at
+        rows::all(self.conn.repeatable(), "borrowers", || {
+            sqlx::query_as!(
+                Borrower,
+                "select id, user_id, name, ssn_hash, address, confidence_score, created_at
                from borrowers
               where id in (select borrower_id from source_references where document_id = $1)
               order by name, id
               limit $2 offset $3",
-            document_id.as_uuid(),
-            limit,
-            offset,
-        )
-        .fetch_all(self.conn.repeatable())
-        .await?)
+                document_id.as_uuid(),
+                limit,
+                offset,
+            )
+        })
+        .await
     }
 
     /// The borrowers with this social security number, oldest first: the same person, read out of
@@ -71,18 +73,19 @@ impl<A: Access> BorrowerRepository<'_, A> {
     /// As [`list_by_user`](Self::list_by_user).
     pub async fn list_by_ssn_hash(self, ssn_hash: &SsnHash, limit: i64) -> Result<Vec<Borrower>> {
         let (limit, _) = limit_offset(limit, 0)?;
-        Ok(sqlx::query_as!(
-            Borrower,
-            "select id, user_id, name, ssn_hash, address, confidence_score, created_at
+        rows::all(self.conn.repeatable(), "borrowers", || {
+            sqlx::query_as!(
+                Borrower,
+                "select id, user_id, name, ssn_hash, address, confidence_score, created_at
                from borrowers
               where ssn_hash = $1
               order by created_at, id
               limit $2",
-            ssn_hash.expose(),
-            limit,
-        )
-        .fetch_all(self.conn.repeatable())
-        .await?)
+                ssn_hash.expose(),
+                limit,
+            )
+        })
+        .await
     }
 
     /// The borrowers whose name contains `part`, however it is capitalised, by name. `owner`: only
@@ -107,39 +110,41 @@ impl<A: Access> BorrowerRepository<'_, A> {
         // Pieces first, by index; `like` then looks at what has them all.
         Ok(match owner {
             None => {
-                sqlx::query_as!(
-                    Borrower,
-                    "select id, user_id, name, ssn_hash, address, confidence_score, created_at
+                rows::all(self.conn.repeatable(), "borrowers", || {
+                    sqlx::query_as!(
+                        Borrower,
+                        "select id, user_id, name, ssn_hash, address, confidence_score, created_at
                        from borrowers
                       where text_trigrams(name) @> text_trigrams($1)
                         and lower(name) like lower($2)
                       order by name, id
                       limit $3 offset $4",
-                    part,
-                    pattern,
-                    limit,
-                    offset,
-                )
-                .fetch_all(self.conn.repeatable())
+                        part,
+                        pattern,
+                        limit,
+                        offset,
+                    )
+                })
                 .await?
             }
             Some(owner) => {
-                sqlx::query_as!(
-                    Borrower,
-                    "select id, user_id, name, ssn_hash, address, confidence_score, created_at
+                rows::all(self.conn.repeatable(), "borrowers", || {
+                    sqlx::query_as!(
+                        Borrower,
+                        "select id, user_id, name, ssn_hash, address, confidence_score, created_at
                        from borrowers
                       where user_id = $1
                         and text_trigrams(name) @> text_trigrams($2)
                         and lower(name) like lower($3)
                       order by name, id
                       limit $4 offset $5",
-                    owner.as_uuid(),
-                    part,
-                    pattern,
-                    limit,
-                    offset,
-                )
-                .fetch_all(self.conn.repeatable())
+                        owner.as_uuid(),
+                        part,
+                        pattern,
+                        limit,
+                        offset,
+                    )
+                })
                 .await?
             }
         })
@@ -164,9 +169,10 @@ impl<A: Access> BorrowerRepository<'_, A> {
         let Some(pattern) = containing(part, 50)? else { return Ok(Vec::new()) };
         Ok(match owner {
             None => {
-                sqlx::query_as!(
-                    Borrower,
-                    "select id, user_id, name, ssn_hash, address, confidence_score, created_at
+                rows::all(self.conn.repeatable(), "borrowers", || {
+                    sqlx::query_as!(
+                        Borrower,
+                        "select id, user_id, name, ssn_hash, address, confidence_score, created_at
                        from borrowers
                       where id in (select borrower_id
                                      from account_numbers
@@ -174,18 +180,19 @@ impl<A: Access> BorrowerRepository<'_, A> {
                                       and number like $2)
                       order by name, id
                       limit $3 offset $4",
-                    part,
-                    pattern,
-                    limit,
-                    offset,
-                )
-                .fetch_all(self.conn.repeatable())
+                        part,
+                        pattern,
+                        limit,
+                        offset,
+                    )
+                })
                 .await?
             }
             Some(owner) => {
-                sqlx::query_as!(
-                    Borrower,
-                    "select id, user_id, name, ssn_hash, address, confidence_score, created_at
+                rows::all(self.conn.repeatable(), "borrowers", || {
+                    sqlx::query_as!(
+                        Borrower,
+                        "select id, user_id, name, ssn_hash, address, confidence_score, created_at
                        from borrowers
                       where user_id = $1
                         and id in (select borrower_id
@@ -194,13 +201,13 @@ impl<A: Access> BorrowerRepository<'_, A> {
                                       and number like $3)
                       order by name, id
                       limit $4 offset $5",
-                    owner.as_uuid(),
-                    part,
-                    pattern,
-                    limit,
-                    offset,
-                )
-                .fetch_all(self.conn.repeatable())
+                        owner.as_uuid(),
+                        part,
+                        pattern,
+                        limit,
+                        offset,
+                    )
+                })
                 .await?
             }
         })

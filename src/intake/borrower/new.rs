@@ -24,9 +24,9 @@ pub struct NewRecords {
 
 impl NewRecords {
     pub(super) fn check(&self) -> Result<()> {
-        self.incomes.iter().try_for_each(NewIncomeRecord::check)?;
-        self.accounts.iter().try_for_each(NewAccount::check)?;
-        self.sources.iter().try_for_each(NewSourceReference::check)
+        input::each("incomes", &self.incomes, NewIncomeRecord::check)?;
+        input::each("accounts", &self.accounts, NewAccount::check)?;
+        input::each("sources", &self.sources, NewSourceReference::check)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Documents in lists.
 
 use super::{Document, DocumentRepository, DocumentStatus};
-use crate::db::page::limit_offset;
-use crate::db::{Page, PageRequest, Result};
+use crate::db::page::{List, limit_offset};
+use crate::db::{Page, PageRequest, Result, rows};
 use crate::identity::UserId;
 use crate::repositories::Access;
 
@@ -23,35 +23,37 @@ impl<A: Access> DocumentRepository<'_, A> {
         let (limit, offset) = limit_offset(limit, offset)?;
         Ok(match status {
             None => {
-                sqlx::query_as!(
-                    Document,
-                    "select id, user_id, filename, file_hash, file_type, file_size_bytes,
+                rows::all(self.conn.repeatable(), "documents", || {
+                    sqlx::query_as!(
+                        Document,
+                        "select id, user_id, filename, file_hash, file_type, file_size_bytes,
                             storage_uri, status, error_message, page_count, processed_at,
                             attempts, lease_expires_at, created_at, updated_at
                        from documents
                       order by created_at desc, id desc
                       limit $1 offset $2",
-                    limit,
-                    offset,
-                )
-                .fetch_all(self.conn.repeatable())
+                        limit,
+                        offset,
+                    )
+                })
                 .await?
             }
             Some(status) => {
-                sqlx::query_as!(
-                    Document,
-                    "select id, user_id, filename, file_hash, file_type, file_size_bytes,
+                rows::all(self.conn.repeatable(), "documents", || {
+                    sqlx::query_as!(
+                        Document,
+                        "select id, user_id, filename, file_hash, file_type, file_size_bytes,
                             storage_uri, status, error_message, page_count, processed_at,
                             attempts, lease_expires_at, created_at, updated_at
                        from documents
                       where status = $1
                       order by created_at desc, id desc
                       limit $2 offset $3",
-                    status.as_str(),
-                    limit,
-                    offset,
-                )
-                .fetch_all(self.conn.repeatable())
+                        status.as_str(),
+                        limit,
+                        offset,
+                    )
+                })
                 .await?
             }
         })
@@ -68,13 +70,18 @@ impl<A: Access> DocumentRepository<'_, A> {
         status: Option<DocumentStatus>,
         page: PageRequest,
     ) -> Result<Page<Document>> {
+        let list = match status {
+            None => List::new("documents"),
+            Some(status) => List::by("documents of a status", status.as_str()),
+        };
         let rows = page.rows_to_fetch()?;
-        let (before, before_id) = page.place()?;
+        let (before, before_id) = page.place(list)?;
         let items = match status {
             None => {
-                sqlx::query_as!(
-                    Document,
-                    "select id, user_id, filename, file_hash, file_type, file_size_bytes,
+                rows::listed(self.conn.repeatable(), "documents", Some("created_at"), || {
+                    sqlx::query_as!(
+                        Document,
+                        "select id, user_id, filename, file_hash, file_type, file_size_bytes,
                             storage_uri, status, error_message, page_count, processed_at,
                             attempts, lease_expires_at, created_at, updated_at
                        from documents
@@ -83,17 +90,18 @@ impl<A: Access> DocumentRepository<'_, A> {
                              coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
                       order by created_at desc, id desc
                       limit $3",
-                    before,
-                    before_id,
-                    rows,
-                )
-                .fetch_all(self.conn.repeatable())
+                        before,
+                        before_id,
+                        rows,
+                    )
+                })
                 .await?
             }
             Some(status) => {
-                sqlx::query_as!(
-                    Document,
-                    "select id, user_id, filename, file_hash, file_type, file_size_bytes,
+                rows::listed(self.conn.repeatable(), "documents", Some("created_at"), || {
+                    sqlx::query_as!(
+                        Document,
+                        "select id, user_id, filename, file_hash, file_type, file_size_bytes,
                             storage_uri, status, error_message, page_count, processed_at,
                             attempts, lease_expires_at, created_at, updated_at
                        from documents
@@ -103,16 +111,16 @@ impl<A: Access> DocumentRepository<'_, A> {
                              coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
                       order by created_at desc, id desc
                       limit $4",
-                    status.as_str(),
-                    before,
-                    before_id,
-                    rows,
-                )
-                .fetch_all(self.conn.repeatable())
+                        status.as_str(),
+                        before,
+                        before_id,
+                        rows,
+                    )
+                })
                 .await?
             }
         };
-        Ok(Page::new(&page, items, |d| (d.created_at, d.id.as_uuid())))
+        Ok(Page::new(&page, list, items, |d| (d.created_at, d.id.as_uuid())))
     }
 
     /// A user's documents, newest first.
@@ -127,21 +135,22 @@ impl<A: Access> DocumentRepository<'_, A> {
         offset: i64,
     ) -> Result<Vec<Document>> {
         let (limit, offset) = limit_offset(limit, offset)?;
-        Ok(sqlx::query_as!(
-            Document,
-            "select id, user_id, filename, file_hash, file_type, file_size_bytes, storage_uri,
+        rows::all(self.conn.repeatable(), "documents", || {
+            sqlx::query_as!(
+                Document,
+                "select id, user_id, filename, file_hash, file_type, file_size_bytes, storage_uri,
                     status, error_message, page_count, processed_at, attempts, lease_expires_at,
                     created_at, updated_at
                from documents
               where user_id = $1
               order by created_at desc, id desc
               limit $2 offset $3",
-            user_id.as_uuid(),
-            limit,
-            offset,
-        )
-        .fetch_all(self.conn.repeatable())
-        .await?)
+                user_id.as_uuid(),
+                limit,
+                offset,
+            )
+        })
+        .await
     }
 
     /// A page of a user's documents, newest first.
@@ -150,11 +159,13 @@ impl<A: Access> DocumentRepository<'_, A> {
     ///
     /// As [`page_documents`](Self::page_documents).
     pub async fn page_by_user(self, user_id: UserId, page: PageRequest) -> Result<Page<Document>> {
+        let list = List::by("documents of a user", user_id.as_uuid());
         let rows = page.rows_to_fetch()?;
-        let (before, before_id) = page.place()?;
-        let items = sqlx::query_as!(
-            Document,
-            "select id, user_id, filename, file_hash, file_type, file_size_bytes, storage_uri,
+        let (before, before_id) = page.place(list)?;
+        let items = rows::listed(self.conn.repeatable(), "documents", Some("created_at"), || {
+            sqlx::query_as!(
+                Document,
+                "select id, user_id, filename, file_hash, file_type, file_size_bytes, storage_uri,
                     status, error_message, page_count, processed_at, attempts, lease_expires_at,
                     created_at, updated_at
                from documents
@@ -163,14 +174,14 @@ impl<A: Access> DocumentRepository<'_, A> {
                                         coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
               order by created_at desc, id desc
               limit $4",
-            user_id.as_uuid(),
-            before,
-            before_id,
-            rows,
-        )
-        .fetch_all(self.conn.repeatable())
+                user_id.as_uuid(),
+                before,
+                before_id,
+                rows,
+            )
+        })
         .await?;
-        Ok(Page::new(&page, items, |d| (d.created_at, d.id.as_uuid())))
+        Ok(Page::new(&page, list, items, |d| (d.created_at, d.id.as_uuid())))
     }
 
     /// The documents that wait, oldest first. To work on them, claim them:
@@ -181,18 +192,19 @@ impl<A: Access> DocumentRepository<'_, A> {
     /// As [`list_documents`](Self::list_documents).
     pub async fn list_pending(self, limit: i64) -> Result<Vec<Document>> {
         let (limit, _) = limit_offset(limit, 0)?;
-        Ok(sqlx::query_as!(
-            Document,
-            "select id, user_id, filename, file_hash, file_type, file_size_bytes, storage_uri,
+        rows::all(self.conn.repeatable(), "documents", || {
+            sqlx::query_as!(
+                Document,
+                "select id, user_id, filename, file_hash, file_type, file_size_bytes, storage_uri,
                     status, error_message, page_count, processed_at, attempts, lease_expires_at,
                     created_at, updated_at
                from documents
               where status = 'pending'
               order by created_at, id
               limit $1",
-            limit,
-        )
-        .fetch_all(self.conn.repeatable())
-        .await?)
+                limit,
+            )
+        })
+        .await
     }
 }

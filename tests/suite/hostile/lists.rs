@@ -6,7 +6,7 @@ use chancery::{
     Cursor, Database, DocumentStatus, JobStatus, MAX_PAGE_SIZE, PageRequest, PaginationParams,
     SsnHash, TemplateType,
 };
-use proptest::option::of;
+use proptest::option::of as option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use sqlx::PgPool;
@@ -70,13 +70,17 @@ async fn every_list_takes_the_limits_and_offsets_in_range_and_refuses_the_others
 }
 
 /// The text of a cursor with a right checksum, whatever it says.
-fn cursor(micros: i64, id: [u8; 16]) -> String {
-    let mut bytes = vec![1];
+fn cursor(list: u32, micros: i64, id: [u8; 16]) -> String {
+    let mut bytes = vec![2];
+    bytes.extend(list.to_be_bytes());
     bytes.extend(micros.to_be_bytes());
     bytes.extend(id);
-    let checksum = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(&bytes);
-    bytes.extend(checksum.to_be_bytes());
+    bytes.extend(checksum(&bytes).to_be_bytes());
     URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn checksum(bytes: &[u8]) -> u32 {
+    crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(bytes)
 }
 
 #[sqlx::test(migrator = "chancery::MIGRATOR")]
@@ -92,15 +96,39 @@ async fn every_page_is_given_or_refused_whatever_its_size_and_cursor(pool: PgPoo
             253_402_300_799_999_999, 253_402_300_800_000_000,
         ]),
     ];
-    let cursors = prop_oneof![
-        6 => (micros, any::<[u8; 16]>()).prop_map(|(micros, id)| cursor(micros, id)),
-        1 => text(39),
-        1 => "[A-Za-z0-9_-]{39}",
+    let (user, none) = (c.user_id, uuid::Uuid::nil());
+    // What each list puts into its cursors.
+    let of = |name: &str, key: uuid::Uuid| checksum(&[name.as_bytes(), key.as_bytes()].concat());
+    let lists = [
+        of("conversations of a user", user.as_uuid()),
+        of("conversations of a user", user.as_uuid()),
+        of("messages, oldest first", c.id.as_uuid()),
+        of("messages, newest first", c.id.as_uuid()),
+        of("transcripts of a user", user.as_uuid()),
+        checksum(b"documents"),
+        of("documents of a user", user.as_uuid()),
+        of("projects of a user", user.as_uuid()),
+        of("conversations of a user", user.as_uuid()),
+        of("extraction_jobs of a project", none),
+    ];
+    let texts = prop_oneof![
+        6 => (prop_oneof![9 => Just(None), 1 => any::<u32>().prop_map(Some)], micros, any::<[u8; 16]>())
+            .prop_map(Ok),
+        1 => text(44).prop_map(Err),
+        1 => "[A-Za-z0-9_-]{44}".prop_map(Err),
     ];
     let sizes = prop_oneof![2 => Just(2), 1 => wide_integer()];
-    law(&db, (sizes, of(cursors), 0_usize..10), async |uow, (size, after, list)| {
+    law(&db, (sizes, option(texts), 0_usize..10), async |uow, (size, after, list)| {
+        let mut of_this_list = true;
+        let after = after.map(|after| match after {
+            Err(text) => text,
+            Ok((other, micros, id)) => {
+                of_this_list = other.is_none_or(|other| other == lists[list]);
+                cursor(other.unwrap_or(lists[list]), micros, id)
+            }
+        });
         let Ok(after) = after.map(|text| text.parse::<Cursor>()).transpose() else { return false };
-        let (page, user, none) = (PageRequest { size, after }, c.user_id, uuid::Uuid::nil());
+        let page = PageRequest { size, after };
         let taken = match list {
             0 => given!(uow, conversations().page_by_user(user, page)),
             1 => given!(uow, conversations().page_with_last_message(user, page)),
@@ -113,7 +141,7 @@ async fn every_page_is_given_or_refused_whatever_its_size_and_cursor(pool: PgPoo
             8 => given!(uow, conversations().page_with_message_count(user, page)),
             _ => given!(uow, extraction_jobs().page_by_project(none.into(), page)),
         };
-        assert_eq!(taken, (1..=MAX_PAGE_SIZE).contains(&size));
+        assert_eq!(taken, (1..=MAX_PAGE_SIZE).contains(&size) && of_this_list);
         taken
     })
     .await;

@@ -103,6 +103,12 @@ async fn json_that_this_crate_would_refuse_is_read_or_reported(pool: PgPool) {
     let array = format!("[{}]", vec!["1"; 65_536].join(","));
     let object =
         format!("{{{}}}", Vec::from_iter((0..20_000).map(|n| format!("\"{n}\":{n}"))).join(","));
+    for drop in [
+        "alter table config drop constraint config_value_check",
+        "alter table messages drop constraint messages_metadata_check",
+    ] {
+        sqlx::query(drop).execute(db.executor()).await.unwrap();
+    }
     for (text, readable) in [
         (format!("{}1{}", "[".repeat(100), "]".repeat(100)), true),
         (format!("{}1{}", "[".repeat(200), "]".repeat(200)), false),
@@ -137,7 +143,8 @@ async fn json_that_this_crate_would_refuse_is_read_or_reported(pool: PgPool) {
             uow.messages().get_by_id(m.id).await.map(drop),
             uow.messages().list_by_conversation(c.id, 10, 0).await.map(drop),
         ] {
-            assert!(matches!(read, Ok(()) | Err(Error::Decode(_))), "{shown}…: {read:?}");
+            let told = matches!(read, Ok(()) | Err(Error::Decode(_) | Error::Unreadable { .. }));
+            assert!(told, "{shown}…: {read:?}");
             assert_eq!(read.is_ok(), readable, "{shown}…");
         }
         // A value that can't be read breaks neither the connection nor the unit of work.

@@ -101,7 +101,10 @@ const TABLES: &str = "
                            union all
                            select position('p' in contype::text) * -1 + 2, 0, conname,
                                   format('constraint %s %s', quote_ident(conname),
-                                         pg_get_constraintdef(oid, true))
+                                         -- The largest double, without its zeros.
+                                         regexp_replace(
+                                             pg_get_constraintdef(oid, true),
+                                             '\\m(\\d)(\\d{16})0{146}0{146}\\M', '\\1.\\2e308', 'g'))
                              from pg_constraint
                             where conrelid = c.oid and contype not in ('n', 't')
                           ) lines (rank, position, name, line)),
