@@ -117,6 +117,8 @@ CREATE OR REPLACE FUNCTION replace_chunks(transcript uuid, ids uuid[], texts tex
  LANGUAGE plpgsql
  SET search_path TO '$user', 'public'
  SET plan_cache_mode TO 'force_custom_plan'
+ SET enable_nestloop TO 'off'
+ SET enable_mergejoin TO 'off'
 AS $function$
 declare
     owner  uuid;

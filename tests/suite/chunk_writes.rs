@@ -10,6 +10,7 @@ use serde_json::json;
 use sqlx::PgPool;
 
 use crate::support::database::value;
+use crate::support::events::Events;
 use crate::support::{
     backend, chunks, conversation, invalid, invalid_field, new_transcript, transcript,
     until_blocked, user,
@@ -291,5 +292,86 @@ async fn readers_see_the_old_chunks_or_the_new_whoever_replaces_them(pool: PgPoo
     }
     for writer in writers {
         writer.await.unwrap();
+    }
+}
+
+/// How many rows all nodes of all plans have made or thrown away, by what the server logs of them.
+fn rows_visited(events: &Events) -> f64 {
+    let plans: String = events.take().into_iter().map(|(_, _, text)| text).collect();
+    assert!(plans.matches("Hash Cond").count() >= 3, "no plans: {plans}");
+    let number = |text: &str| {
+        let digits = text.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap();
+        digits.trim_end_matches('.').parse::<f64>().unwrap()
+    };
+    let mut visited = 0.0;
+    for line in plans.replace("\\n", "\n").lines() {
+        if let Some((_, actual)) = line.split_once("(actual rows=") {
+            let loops = actual.split_once("loops=").unwrap().1;
+            visited += number(actual) * number(loops);
+        }
+        // Of one loop.
+        if let Some((_, removed)) = line.split_once("Rows Removed by Join Filter: ") {
+            visited += number(removed);
+        }
+    }
+    visited
+}
+
+/// Counted and not timed: eight times as many chunks visit about eight times as many rows.
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn replacing_stays_linear_whatever_the_planner_knows_and_however_many_texts_are_equal(
+    pool: PgPool,
+) {
+    let db = Database::from_pool(pool);
+    // As far as the statistics know, a transcript has one chunk.
+    let owner = user(&db).await.id;
+    let transcripts = "insert into transcripts (user_id, youtube_video_id, transcript_text)
+                       select $1, 'known' || n, 'text' from generate_series(1, 300) n";
+    sqlx::query(transcripts).bind(owner.as_uuid()).execute(db.executor()).await.unwrap();
+    let one_each = "insert into chunks (transcript_id, chunk_text, chunk_index, token_count)
+                    select id, 'one', 0, 1 from transcripts";
+    sqlx::query(one_each).execute(db.executor()).await.unwrap();
+    sqlx::raw_sql("alter table chunks set (autovacuum_enabled = off); analyze chunks, transcripts")
+        .execute(db.executor())
+        .await
+        .unwrap();
+    for equal in [false, true] {
+        for analyzed in [false, true] {
+            let mut visited = Vec::new();
+            for count in [500, 4000] {
+                let cut = |from: usize| {
+                    let text = |n| if equal { "same".to_owned() } else { format!("piece {n}") };
+                    (from..from + count).map(|n| ChunkDraft::new(text(n), 1)).collect::<Vec<_>>()
+                };
+                let mut uow = db.begin().await.unwrap();
+                let new = new_transcript(owner);
+                let stored = uow.transcripts().create_with_chunks(new, cut(0)).await.unwrap();
+                if analyzed {
+                    sqlx::raw_sql("analyze chunks").execute(uow.executor()).await.unwrap();
+                }
+                sqlx::raw_sql(
+                    "load 'auto_explain';
+                     set local auto_explain.log_min_duration = 0;
+                     set local auto_explain.log_nested_statements = on;
+                     set local auto_explain.log_analyze = on;
+                     set local auto_explain.log_timing = off;
+                     set local client_min_messages = log",
+                )
+                .execute(uow.executor())
+                .await
+                .unwrap();
+                let events = Events::capture();
+                // A tenth is new, the rest moves.
+                let id = stored.transcript.id;
+                let replaced = uow.chunks().replace_all(id, cut(count / 10)).await.unwrap();
+                assert_eq!(replaced.inserted.len(), if equal { 0 } else { count / 10 });
+                visited.push(rows_visited(&events));
+                drop(events);
+                uow.rollback().await.unwrap();
+            }
+            let ratio = visited[1] / visited[0];
+            assert!(ratio < 12.0, "equal {equal}, analyzed {analyzed}: {visited:?}");
+            assert!(visited[1] > 4000.0, "{visited:?}");
+        }
     }
 }

@@ -93,6 +93,8 @@ struct Scanner<'s> {
     function: String,
     /// Inside of a `query…!`, before its statement.
     in_call: bool,
+    /// In a call of `rows::…` that makes its statement itself: whether it is sent again.
+    in_rows: Option<bool>,
     found: Vec<(String, String, bool)>,
 }
 
@@ -104,6 +106,7 @@ impl<'s> Scanner<'s> {
             types: Vec::new(),
             function: String::new(),
             in_call: false,
+            in_rows: None,
             found: Vec::new(),
         }
     }
@@ -195,6 +198,14 @@ impl<'s> Scanner<'s> {
                     self.types.push((self.depth, name));
                 }
             }
+            "rows" => {
+                let call = self.rest.split_once('(').map_or("", |(_, arguments)| arguments);
+                let mut arguments = call.splitn(3, ',').map(str::trim_start);
+                let on = arguments.next().unwrap_or_default();
+                if arguments.nth(1).is_some_and(|statement| statement.starts_with("||")) {
+                    self.in_rows = Some(is_sent_again(on));
+                }
+            }
             _ if word.starts_with("query") && self.rest.starts_with('!') => self.in_call = true,
             _ => {}
         }
@@ -239,11 +250,27 @@ impl<'s> Scanner<'s> {
     }
 
     /// Whether what was just read is run where it is sent again.
-    fn is_repeatable(&self) -> bool {
-        let run = [".fetch(", ".fetch_one(", ".fetch_optional(", ".fetch_all(", ".execute("];
-        let on = run.iter().filter_map(|run| Some((self.rest.find(run)?, run.len()))).min();
-        let (at, length) = on.expect("a statement is run");
-        let on = &self.rest[at + length..];
-        on.starts_with("self.conn.repeatable()") || on.starts_with("self.executor().repeatable()")
+    fn is_repeatable(&mut self) -> bool {
+        const RUN: [&str; 9] = [
+            ".fetch(",
+            ".fetch_one(",
+            ".fetch_optional(",
+            ".fetch_all(",
+            ".execute(",
+            "rows::one(",
+            "rows::all(",
+            "rows::listed(",
+            "rows::stream(",
+        ];
+        self.in_rows.take().unwrap_or_else(|| {
+            let on = RUN.iter().filter_map(|run| Some((self.rest.find(run)?, run.len()))).min();
+            let (at, length) = on.expect("a statement is run");
+            is_sent_again(self.rest[at + length..].trim_start())
+        })
     }
+}
+
+/// Whether a statement that is run on this is sent again when its connection breaks.
+fn is_sent_again(on: &str) -> bool {
+    on.starts_with("self.conn.repeatable()") || on.starts_with("self.executor().repeatable()")
 }
