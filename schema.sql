@@ -7,6 +7,35 @@ CREATE OR REPLACE FUNCTION chancery_current_user_id()
  STABLE PARALLEL SAFE
 RETURN (NULLIF(current_setting('chancery.user_id'::text, true), ''::text))::uuid;
 
+CREATE OR REPLACE FUNCTION check_user_timezone()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+ SET "TimeZone" TO 'UTC'
+AS $function$
+begin
+    -- The server also takes POSIX rules, such as FOO3 and <+03>-3, and a number of hours. They hold digits;
+    -- of the names, only these do. Two folders hold all zones once more.
+    if new.timezone ~ '^(posix|right)/'
+       or new.timezone !~ '^[A-Za-z][A-Za-z_/-]*$' collate "C"
+       and new.timezone !~ '^(Etc/GMT[+-]1?[0-9]|(Etc/)?GMT[+-]?0|EST5EDT|CST6CDT|MST7MDT|PST8PDT)$' collate "C" then
+        raise invalid_parameter_value;
+    end if;
+    perform set_config('timezone', new.timezone, true);
+    -- The server takes a name in any case and keeps its own; other libraries take only that.
+    if current_setting('timezone') <> new.timezone then
+        raise invalid_parameter_value;
+    end if;
+    return new;
+exception when invalid_parameter_value then
+    raise invalid_parameter_value using
+        message = 'not the name of a time zone that this server knows',
+        hint = 'Names are the IANA''s, such as Europe/Paris: select name from pg_timezone_names',
+        table = tg_table_name,
+        column = 'timezone';
+end;
+$function$;
+
 CREATE OR REPLACE FUNCTION delete_document(document uuid)
  RETURNS boolean
  LANGUAGE plpgsql
@@ -30,6 +59,17 @@ begin
        );
     delete from documents d where d.id = document;
     return true;
+end;
+$function$;
+
+CREATE OR REPLACE FUNCTION end_user_sessions()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+    delete from sessions where user_id = new.id;
+    return null;
 end;
 $function$;
 
@@ -279,7 +319,7 @@ create table borrowers (
     id uuid not null default gen_random_uuid(),
     user_id uuid,
     name varchar(255) not null,
-    ssn_hash varchar(64),
+    ssn_hash varchar(64) collate "C",
     address jsonb,
     confidence_score numeric(3,2) not null default 0,
     created_at timestamptz not null default now(),
@@ -315,7 +355,7 @@ CREATE INDEX chunks_user_id_transcript_id_chunk_index_idx ON chunks USING btree 
 CREATE TRIGGER chunks_fill_user_id BEFORE INSERT ON chunks FOR EACH ROW WHEN (new.user_id IS NULL) EXECUTE FUNCTION fill_chunk_user_id();
 
 create table config (
-    key varchar(100) not null,
+    key varchar(100) collate "C" not null,
     value jsonb not null,
     description text,
     updated_at timestamptz not null default now(),
@@ -344,7 +384,7 @@ create table documents (
     id uuid not null default gen_random_uuid(),
     user_id uuid,
     filename varchar(255) not null,
-    file_hash varchar(64) not null,
+    file_hash varchar(64) collate "C" not null,
     file_type varchar(10) not null,
     file_size_bytes bigint not null,
     storage_uri varchar(500),
@@ -359,7 +399,7 @@ create table documents (
     updated_at timestamptz not null default now(),
     constraint documents_pkey PRIMARY KEY (id),
     constraint documents_attempts_check CHECK (attempts >= 0),
-    constraint documents_file_hash_key UNIQUE (file_hash),
+    constraint documents_file_hash_user_id_key UNIQUE NULLS NOT DISTINCT (file_hash, user_id),
     constraint documents_file_size_bytes_check CHECK (file_size_bytes >= 0),
     constraint documents_lease_check CHECK ((lease_token IS NULL) = (lease_expires_at IS NULL)),
     constraint documents_page_count_check CHECK (page_count >= 0),
@@ -461,7 +501,7 @@ CREATE TRIGGER projects_set_updated_at BEFORE UPDATE ON projects FOR EACH ROW EX
 create table sessions (
     id uuid not null default gen_random_uuid(),
     user_id uuid not null,
-    token_hash varchar(255) not null,
+    token_hash varchar(255) collate "C" not null,
     expires_at timestamptz not null,
     created_at timestamptz not null default now(),
     absolute_expires_at timestamptz,
@@ -521,7 +561,7 @@ CREATE TRIGGER templates_set_updated_at BEFORE UPDATE ON templates FOR EACH ROW 
 create table transcripts (
     id uuid not null default gen_random_uuid(),
     user_id uuid not null,
-    youtube_video_id varchar(50) not null,
+    youtube_video_id varchar(50) collate "C" not null,
     title varchar(500),
     channel_name varchar(255),
     duration integer,
@@ -551,7 +591,7 @@ create table user_preferences (
     constraint user_preferences_pkey PRIMARY KEY (id),
     constraint user_preferences_summary_length_check CHECK (summary_length::text = ANY (ARRAY['concise'::varchar, 'standard'::varchar, 'detailed'::varchar]::text[])),
     constraint user_preferences_times_check CHECK (LEAST(created_at, updated_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(created_at, updated_at) < '10000-01-01 00:00:00+00'::timestamptz),
-    constraint user_preferences_update_frequency_check CHECK (update_frequency::text = ANY (ARRAY['daily'::varchar, 'weekly'::varchar, 'monthly'::varchar, 'never'::varchar]::text[])),
+    constraint user_preferences_update_frequency_check CHECK (update_frequency::text = ANY (ARRAY['daily'::varchar, 'every_3_days'::varchar, 'weekly'::varchar, 'every_2_weeks'::varchar, 'monthly'::varchar, 'never'::varchar]::text[])),
     constraint user_preferences_user_id_fkey FOREIGN KEY (user_id) REFERENCES users(id) ON DELETE CASCADE,
     constraint user_preferences_user_id_key UNIQUE (user_id)
 ) -- row level security, forced;
@@ -559,7 +599,7 @@ CREATE TRIGGER user_preferences_set_updated_at BEFORE UPDATE ON user_preferences
 
 create table users (
     id uuid not null default gen_random_uuid(),
-    email varchar(255) not null,
+    email varchar(255) collate "C" not null,
     password_hash varchar(255),
     name varchar(100),
     profile_picture varchar(255),
@@ -575,7 +615,11 @@ create table users (
     constraint users_email_check CHECK (email::text ~* '^[^@[:space:]]+@[^@[:space:]]+[.][^@[:space:]]+$'::text),
     constraint users_times_check CHECK (LEAST(last_login, created_at, updated_at) >= '0001-01-01 00:00:00+00'::timestamptz AND GREATEST(last_login, created_at, updated_at) < '10000-01-01 00:00:00+00'::timestamptz)
 ) -- row level security, forced;
-CREATE UNIQUE INDEX users_email_key ON users USING btree (lower((email)::text));
+CREATE UNIQUE INDEX users_email_exact_key ON users USING btree (email);
+CREATE UNIQUE INDEX users_email_key ON users USING btree (lower(((email)::text COLLATE "C")));
+CREATE TRIGGER users_check_new_timezone BEFORE INSERT ON users FOR EACH ROW WHEN (new.timezone::text <> 'UTC'::text) EXECUTE FUNCTION check_user_timezone();
+CREATE TRIGGER users_check_timezone BEFORE UPDATE OF timezone ON users FOR EACH ROW WHEN (new.timezone::text <> old.timezone::text AND new.timezone::text <> 'UTC'::text) EXECUTE FUNCTION check_user_timezone();
+CREATE TRIGGER users_end_sessions AFTER UPDATE OF is_active ON users FOR EACH ROW WHEN (new.is_active <> old.is_active) EXECUTE FUNCTION end_user_sessions();
 CREATE TRIGGER users_set_updated_at BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION set_updated_at();
 
 -- policy _chancery_migrations_service on _chancery_migrations for select to chancery_service using true
@@ -668,7 +712,9 @@ CREATE TRIGGER users_set_updated_at BEFORE UPDATE ON users FOR EACH ROW EXECUTE 
 -- grant usage on the schema to chancery_app
 -- grant usage on the schema to chancery_service
 -- revoke execute on chancery_current_user_id from public
+-- revoke execute on check_user_timezone from public
 -- revoke execute on delete_document from public
+-- revoke execute on end_user_sessions from public
 -- revoke execute on fill_chunk_user_id from public
 -- revoke execute on fill_message_user_id from public
 -- revoke execute on notify_extraction_jobs from public

@@ -10,9 +10,9 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::{BoxError, Json, Router, middleware, routing};
 use chancery::web::{self, TxAfter};
 use chancery::{
-    Constraint, Conversation, ConversationId, ConversationSummary, Database, Document, Error,
-    FileHash, Message, NewDocument, NewMessage, NewUser, Page, PageRequest, Patch, Result, Role,
-    User, UserId, UserPatch,
+    Conversation, ConversationId, ConversationSummary, Database, Document, Error, FileHash,
+    Message, NewDocument, NewMessage, NewUser, Page, PageRequest, Patch, Result, Role, User,
+    UserId, UserPatch,
 };
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use serde::Deserialize;
@@ -175,10 +175,6 @@ async fn add_document(
 ) -> Result<(StatusCode, Json<Document>)> {
     let new = NewDocument::new(new.filename, new.file_hash, new.file_type, new.file_size_bytes);
     let stored = db.documents().create_or_get(new.user_id(user_id)).await.map_err(no_such_user)?;
-    if stored.document.user_id != Some(user_id) {
-        // Somebody else's, and not to be shown.
-        return Err(Error::Conflict(Constraint::DocumentsFileHashKey));
-    }
     let status = if stored.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(stored.document)))
 }

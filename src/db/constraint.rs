@@ -39,6 +39,8 @@ macro_rules! constraints {
             fn known(name: &str) -> Option<Self> {
                 match name {
                     $($name => Some(Self::$variant),)+
+                    // Which of the two keys of an address refuses it first is the server's to choose.
+                    "users_email_exact_key" => Some(Self::UsersEmailKey),
                     _ => None,
                 }
             }
@@ -149,7 +151,7 @@ constraints! {
     ConfigTimesCheck = "config_times_check",
     ConfigValueCheck = "config_value_check",
     DocumentsPkey = "documents_pkey",
-    DocumentsFileHashKey = "documents_file_hash_key",
+    DocumentsFileHashUserIdKey = "documents_file_hash_user_id_key",
     DocumentsUserIdFkey = "documents_user_id_fkey",
     DocumentsStatusCheck = "documents_status_check",
     DocumentsFileSizeBytesCheck = "documents_file_size_bytes_check",

@@ -3,6 +3,7 @@
 mod secrets;
 mod session;
 mod session_token;
+mod time_zone;
 mod user;
 mod user_preferences;
 

@@ -9,7 +9,7 @@ use super::secrets::TokenHash;
 use super::user::UserId;
 use crate::db::id::{debug_fields, id};
 use crate::db::page::limit_offset;
-use crate::db::{Result, input};
+use crate::db::{Error, Result, input};
 use crate::repositories::{Access, repository};
 
 id!(
@@ -36,8 +36,15 @@ pub struct Session {
 
 debug_fields!(Session { id, user_id, expires_at, created_at });
 
+/// What a session is refused with whose user may not sign in.
+pub(super) const INACTIVE: Error = Error::NotFound("active user");
+
 repository!(
     /// Sessions: [`Database::sessions`](crate::Database::sessions).
+    ///
+    /// A user that is not [active](crate::User::is_active) has none, whatever the table holds: none can be
+    /// opened, and no token opens one. Being deactivated and being activated again both end those that are
+    /// stored, whichever program does it.
     SessionRepository
 );
 
@@ -49,8 +56,8 @@ impl SessionRepository<'_> {
     ///
     /// # Errors
     ///
-    /// [`Conflict`](crate::Error::Conflict) when the token is in use;
-    /// [`ForeignKey`](crate::Error::ForeignKey) when there is no such user.
+    /// [`Conflict`](Error::Conflict) when the token is in use; [`ForeignKey`](Error::ForeignKey) when
+    /// there is no such user; [`NotFound`](Error::NotFound) when the user is not active.
     pub async fn create(
         self,
         user_id: UserId,
@@ -58,18 +65,20 @@ impl SessionRepository<'_> {
         expires_at: DateTime<Utc>,
     ) -> Result<Session> {
         input::time("expires_at", expires_at)?;
-        Ok(sqlx::query_as!(
+        sqlx::query_as!(
             Session,
             "insert into sessions (id, user_id, token_hash, expires_at)
-             values ($1, $2, $3, $4)
+             select $1, $2, $3, $4
+              where not exists (select from users u where u.id = $2 and not u.is_active)
              returning id, user_id, token_hash, expires_at, created_at",
             SessionId::new().as_uuid(),
             user_id.as_uuid(),
             token_hash.expose(),
             expires_at,
         )
-        .fetch_one(self.conn)
-        .await?)
+        .fetch_optional(self.conn)
+        .await?
+        .ok_or(INACTIVE)
     }
 
     /// Opens a session that ends `lifetime` from now, by the database's clock.
@@ -85,23 +94,25 @@ impl SessionRepository<'_> {
         lifetime: Duration,
     ) -> Result<Session> {
         let seconds = input::seconds("lifetime", lifetime)?;
-        Ok(sqlx::query_as!(
+        sqlx::query_as!(
             Session,
             "insert into sessions (id, user_id, token_hash, expires_at)
-             values ($1, $2, $3, now() + make_interval(secs => $4))
+             select $1, $2, $3, now() + make_interval(secs => $4)
+              where not exists (select from users u where u.id = $2 and not u.is_active)
              returning id, user_id, token_hash, expires_at, created_at",
             SessionId::new().as_uuid(),
             user_id.as_uuid(),
             token_hash.expose(),
             seconds,
         )
-        .fetch_one(self.conn)
-        .await?)
+        .fetch_optional(self.conn)
+        .await?
+        .ok_or(INACTIVE)
     }
 }
 
 impl<A: Access> SessionRepository<'_, A> {
-    /// The session with this identifier, expired or not.
+    /// Returns the session with this identifier as it is stored, expired or not.
     pub async fn get_by_id(self, id: SessionId) -> Result<Option<Session>> {
         Ok(sqlx::query_as!(
             Session,
@@ -112,13 +123,14 @@ impl<A: Access> SessionRepository<'_, A> {
         .await?)
     }
 
-    /// The session that this token opens; none when it has expired.
+    /// Returns the session that this token opens; none when it has expired, or its user is not active.
     pub async fn get_by_token(self, token_hash: &TokenHash) -> Result<Option<Session>> {
         Ok(sqlx::query_as!(
             Session,
             "select id, user_id, token_hash, expires_at, created_at
                from sessions
-              where token_hash = $1 and expires_at > now()",
+              where token_hash = $1 and expires_at > now()
+                and exists (select from users u where u.id = sessions.user_id and u.is_active)",
             token_hash.expose(),
         )
         .fetch_optional(self.conn.repeatable())
@@ -128,7 +140,8 @@ impl<A: Access> SessionRepository<'_, A> {
 
 impl SessionRepository<'_> {
     /// Sliding expiry: finds the session that this token opens and has it end `lifetime` from now,
-    /// unless it ends later anyway; never past its absolute end, if it has one. None when it has expired.
+    /// unless it ends later anyway; never past its absolute end, if it has one. None when it has expired,
+    /// or its user is not active.
     ///
     /// # Errors
     ///
@@ -145,6 +158,7 @@ impl SessionRepository<'_> {
                 set expires_at = least(absolute_expires_at,
                                        greatest(expires_at, now() + make_interval(secs => $2)))
               where token_hash = $1 and expires_at > now()
+                and exists (select from users u where u.id = sessions.user_id and u.is_active)
              returning id, user_id, token_hash, expires_at, created_at",
             token_hash.expose(),
             seconds,
@@ -155,7 +169,7 @@ impl SessionRepository<'_> {
 }
 
 impl<A: Access> SessionRepository<'_, A> {
-    /// A user's sessions that have not expired, newest first.
+    /// Returns a user's sessions that have not expired, newest first; none of a user that is not active.
     ///
     /// # Errors
     ///
@@ -173,6 +187,7 @@ impl<A: Access> SessionRepository<'_, A> {
             "select id, user_id, token_hash, expires_at, created_at
                from sessions
               where user_id = $1 and expires_at > now()
+                and exists (select from users u where u.id = sessions.user_id and u.is_active)
               order by created_at desc, id desc
               limit $2 offset $3",
             user_id.as_uuid(),

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::secrets::TokenHash;
-use super::session::{Session, SessionId, SessionRepository};
+use super::session::{INACTIVE, Session, SessionId, SessionRepository};
 use super::user::UserId;
 use crate::db::{Error, Reason, Result, input};
 
@@ -107,6 +107,7 @@ impl SessionRepository<'_> {
     /// # Errors
     ///
     /// [`ForeignKey`](crate::Error::ForeignKey) when there is no such user;
+    /// [`NotFound`](crate::Error::NotFound) when the user is not active;
     /// [`InvalidInput`](crate::Error::InvalidInput) for a time of more than 100 years or an
     /// `idle_timeout` of less than a microsecond; [`NoRandomness`](crate::Error::NoRandomness).
     pub async fn create_with_token(
@@ -125,9 +126,10 @@ impl SessionRepository<'_> {
         let session = sqlx::query_as!(
             Session,
             "insert into sessions (id, user_id, token_hash, expires_at, absolute_expires_at, idle_timeout)
-             values ($1, $2, $3,
-                     least(now() + make_interval(secs => $4), now() + make_interval(secs => $5)),
-                     now() + make_interval(secs => $4), make_interval(secs => $5))
+             select $1, $2, $3,
+                    least(now() + make_interval(secs => $4), now() + make_interval(secs => $5)),
+                    now() + make_interval(secs => $4), make_interval(secs => $5)
+              where not exists (select from users u where u.id = $2 and not u.is_active)
              returning id, user_id, token_hash, expires_at, created_at",
             SessionId::new().as_uuid(),
             user_id.as_uuid(),
@@ -135,14 +137,15 @@ impl SessionRepository<'_> {
             lifetime,
             idle,
         )
-        .fetch_one(self.conn)
-        .await?;
+        .fetch_optional(self.conn)
+        .await?
+        .ok_or(INACTIVE)?;
         Ok((token, session))
     }
 
-    /// The session that a client's token opens, and notes that it was used, where it has an idle
-    /// timeout. None for every text that opens none: unknown, expired, rotated away, malformed (for
-    /// which the server is not asked).
+    /// Returns the session that a client's token opens, and notes that it was used, where it has an idle
+    /// timeout. None for every text that opens none: unknown, expired, rotated away, of a user that is not
+    /// active, malformed (for which the server is not asked).
     ///
     /// Being used is written down when a tenth of the idle timeout has passed since it last was, so most
     /// calls write nothing; a session may end that much sooner than its last use and the idle timeout
@@ -155,6 +158,7 @@ impl SessionRepository<'_> {
                    update sessions
                       set expires_at = least(absolute_expires_at, now() + idle_timeout)
                     where token_hash = $1 and expires_at > now()
+                      and exists (select from users u where u.id = sessions.user_id and u.is_active)
                       and expires_at
                           < least(absolute_expires_at, now() + idle_timeout) - idle_timeout / 10
                    returning id, expires_at
@@ -162,6 +166,7 @@ impl SessionRepository<'_> {
                select s.id, s.user_id, s.token_hash,
                       coalesce(u.expires_at, s.expires_at) as "expires_at!", s.created_at
                  from sessions s
+                 join users o on o.id = s.user_id and o.is_active
                  left join used u on u.id = s.id
                 where s.token_hash = $1 and s.expires_at > now()"#,
             token_hash.expose(),
@@ -189,6 +194,7 @@ impl SessionRepository<'_> {
                 set token_hash = $2,
                     expires_at = coalesce(least(absolute_expires_at, now() + idle_timeout), expires_at)
               where token_hash = $1 and expires_at > now()
+                and exists (select from users u where u.id = sessions.user_id and u.is_active)
              returning id, user_id, token_hash, expires_at, created_at",
             old.expose(),
             new_hash.expose(),

@@ -4,6 +4,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 
 use super::secrets::PasswordHash;
+use super::time_zone;
 use super::user_preferences::{
     NewUserPreferences, SummaryLength, UpdateFrequency, UserPreferences, UserPreferencesId,
 };
@@ -22,7 +23,7 @@ id!(
 pub struct User {
     /// Its identifier.
     pub id: UserId,
-    /// The address, as its owner wrote it; unique without regard to case.
+    /// The address, as its owner wrote it; unique without regard to the case of ASCII letters.
     pub email: String,
     /// The password's hash; none for an account that signs in through an identity provider.
     #[serde(skip)]
@@ -37,7 +38,7 @@ pub struct User {
     pub date_of_birth: Option<NaiveDate>,
     /// An IANA time zone, such as `Europe/Paris`. `UTC` unless said.
     pub timezone: String,
-    /// Whether the account may sign in.
+    /// Whether the account may sign in. One that may not has no sessions, and can open none.
     pub is_active: bool,
     /// When it last did.
     pub last_login: Option<DateTime<Utc>>,
@@ -61,7 +62,8 @@ debug_fields!(User { id, is_active, last_login, created_at, updated_at });
 /// ```
 #[derive(Clone)]
 pub struct NewUser {
-    /// Of e-mail form, at most 255 characters.
+    /// Of e-mail form, at most 255 characters. `A` to `Z` are the same as `a` to `z`; every other
+    /// character is only itself, in every database: `ä` is not `Ä`, nor a letter and an accent.
     pub email: String,
     /// None: signs in through an identity provider.
     pub password_hash: Option<PasswordHash>,
@@ -73,7 +75,7 @@ pub struct NewUser {
     pub profession: Option<String>,
     /// In the years 1 to 9999.
     pub date_of_birth: Option<NaiveDate>,
-    /// At most 50 characters.
+    /// The IANA's name of a time zone that the server knows, such as `Europe/Paris`; `UTC` unless said.
     pub timezone: String,
 }
 
@@ -111,7 +113,7 @@ impl NewUser {
         input::optional_text("profile_picture", self.profile_picture.as_deref(), 255)?;
         input::optional_text("profession", self.profession.as_deref(), 100)?;
         self.date_of_birth.map_or(Ok(()), |d| input::date("date_of_birth", d))?;
-        input::name("timezone", &self.timezone, 50)
+        time_zone::check(&self.timezone)
     }
 }
 
@@ -130,9 +132,9 @@ pub struct UserPatch {
     pub profession: Patch<Option<String>>,
     /// In the years 1 to 9999.
     pub date_of_birth: Patch<Option<NaiveDate>>,
-    /// At most 50 characters.
+    /// The IANA's name of a time zone that the server knows, such as `Europe/Paris`.
     pub timezone: Patch<String>,
-    /// Whether the account may sign in.
+    /// Whether the account may sign in. Any change ends its sessions.
     pub is_active: Patch<bool>,
 }
 
@@ -147,7 +149,7 @@ impl UserPatch {
         if let Patch::Set(Some(date)) = self.date_of_birth {
             input::date("date_of_birth", date)?;
         }
-        self.timezone.as_ref().map_or(Ok(()), |v| input::name("timezone", v, 50))
+        self.timezone.as_ref().map_or(Ok(()), |v| time_zone::check(v))
     }
 }
 
@@ -165,7 +167,7 @@ impl UserRepository<'_> {
     /// address has one; [`InvalidInput`](Error::InvalidInput).
     pub async fn create(self, new: NewUser) -> Result<User> {
         new.check()?;
-        Ok(sqlx::query_as!(
+        sqlx::query_as!(
             User,
             "insert into users (id, email, password_hash, name, profile_picture, profession,
                                 date_of_birth, timezone)
@@ -182,7 +184,8 @@ impl UserRepository<'_> {
             new.timezone,
         )
         .fetch_one(self.conn)
-        .await?)
+        .await
+        .map_err(time_zone::refused)
     }
 
     /// Makes an account together with its preferences, in one statement: both or neither.
@@ -243,7 +246,8 @@ impl UserRepository<'_> {
             preferences.email_notifications_enabled,
         )
         .fetch_one(self.conn)
-        .await?;
+        .await
+        .map_err(time_zone::refused)?;
         let preferences = UserPreferences {
             id: row.preferences_id,
             user_id: row.id,
@@ -286,18 +290,18 @@ impl<A: Access> UserRepository<'_, A> {
         .await?)
     }
 
-    /// The account with this address, however it is capitalised. A text that can be no stored
-    /// address is not looked for.
+    /// Returns the account with this address, whatever the case of its ASCII letters. A text that can be
+    /// no stored address is not looked for.
     pub async fn get_by_email(self, email: &str) -> Result<Option<User>> {
         if !input::could_be_stored(email, 255) {
             return Ok(None);
         }
         Ok(sqlx::query_as!(
             User,
-            "select id, email, password_hash, name, profile_picture, profession, date_of_birth,
-                    timezone, is_active, last_login, created_at, updated_at
-               from users
-              where lower(email) = lower($1)",
+            r#"select id, email, password_hash, name, profile_picture, profession, date_of_birth,
+                      timezone, is_active, last_login, created_at, updated_at
+                 from users
+                where lower(email collate "C") = lower($1 collate "C")"#,
             email,
         )
         .fetch_optional(self.conn.repeatable())
@@ -343,7 +347,8 @@ impl UserRepository<'_> {
             patch.is_active.as_ref().copied(),
         )
         .fetch_optional(self.conn)
-        .await?
+        .await
+        .map_err(time_zone::refused)?
         .ok_or(Error::NotFound("user"))
     }
 
@@ -360,7 +365,7 @@ impl UserRepository<'_> {
     }
 
     /// Closes the account without deleting anything: it may not sign in, and its sessions end, in one
-    /// statement. `update` with `is_active` set opens it again.
+    /// statement. `update` with `is_active` set opens it again, without the sessions that it had.
     ///
     /// # Errors
     ///

@@ -18,8 +18,12 @@ text_enum!(
     UpdateFrequency {
         /// Every day.
         Daily = "daily",
+        /// Every third day.
+        EveryThreeDays = "every_3_days",
         /// Every week.
         Weekly = "weekly",
+        /// Every second week.
+        EveryTwoWeeks = "every_2_weeks",
         /// Every month.
         Monthly = "monthly",
         /// Not at all.

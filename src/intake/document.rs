@@ -43,7 +43,7 @@ pub struct Document {
     pub user_id: Option<UserId>,
     /// What the file was called.
     pub filename: String,
-    /// What tells its content; unique.
+    /// What tells its content; an owner has it once, and so has nobody.
     pub file_hash: FileHash,
     /// What kind of file it is: `pdf`, `docx`, …
     pub file_type: String,
@@ -86,7 +86,7 @@ debug_fields!(Document {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StoredDocument {
-    /// The document with this content.
+    /// The owner's document with this content.
     pub document: Document,
     /// Whether this call made it.
     pub created: bool,
@@ -192,8 +192,8 @@ impl DocumentRepository<'_> {
     /// # Errors
     ///
     /// [`Conflict`](Error::Conflict) with
-    /// [`DocumentsFileHashKey`](crate::Constraint::DocumentsFileHashKey) when there is one with this
-    /// content; [`ForeignKey`](Error::ForeignKey) when there is no such user;
+    /// [`DocumentsFileHashUserIdKey`](crate::Constraint::DocumentsFileHashUserIdKey) when its owner, or
+    /// nobody, has one with this content; [`ForeignKey`](Error::ForeignKey) when there is no such user;
     /// [`InvalidInput`](Error::InvalidInput).
     pub async fn create(self, new: NewDocument) -> Result<Document> {
         new.check()?;
@@ -217,10 +217,9 @@ impl DocumentRepository<'_> {
         .await?)
     }
 
-    /// The document with this content, made if there is none: the first one, also when several are
-    /// made at once. One statement; it changes nothing of a document that is there.
-    ///
-    /// The content may be known from somebody else: look at [`Document::user_id`] before showing it.
+    /// Returns the owner's document with this content, or nobody's if it has no owner; makes it if there is
+    /// none: the first one, also when several are made at once. One statement; it changes nothing of a
+    /// document that is there. What others have of this content plays no part.
     ///
     /// # Errors
     ///
@@ -230,6 +229,7 @@ impl DocumentRepository<'_> {
     pub async fn create_or_get(self, new: NewDocument) -> Result<StoredDocument> {
         new.check()?;
         let id = DocumentId::new();
+        // Two look-ups, of which one is empty: each is one entry of the key, however many share the content.
         // A known document is only read. `do nothing` would return no row for one that was committed
         // after this statement's snapshot; `do update` returns it, at the cost of a lock and a row
         // version, but only when two create it at once. updated_at stays: the trigger passes over an
@@ -241,13 +241,17 @@ impl DocumentRepository<'_> {
                           storage_uri, status, error_message, page_count, processed_at, attempts,
                           lease_expires_at, created_at, updated_at
                      from documents
-                    where file_hash = $4
+                    where id = (
+                        select id from documents where file_hash = $4 and user_id = $2
+                        union all
+                        select id from documents
+                         where file_hash = $4 and user_id is null and $2::uuid is null)
                ), stored as (
                    insert into documents as d (id, user_id, filename, file_hash, file_type,
                                                file_size_bytes, storage_uri)
                    select $1, $2, $3, $4, $5, $6, $7
                     where not exists (select from known)
-                   on conflict (file_hash) do update set file_hash = d.file_hash
+                   on conflict (file_hash, user_id) do update set file_hash = d.file_hash
                    returning id, user_id, filename, file_hash, file_type, file_size_bytes,
                              storage_uri, status, error_message, page_count, processed_at,
                              attempts, lease_expires_at, created_at, updated_at
@@ -290,7 +294,10 @@ impl<A: Access> DocumentRepository<'_, A> {
         .await
     }
 
-    /// The document with this content.
+    /// Returns the document with this content: nobody's if there is one, and else that of one of its owners;
+    /// through [`as_user`](crate::Database::as_user) the user's. For a service without users there is one.
+    ///
+    /// [`get_by_user_and_hash`](Self::get_by_user_and_hash) asks for one owner's.
     pub async fn get_by_hash(self, file_hash: &FileHash) -> Result<Option<Document>> {
         rows::one(self.conn.repeatable(), "documents", || {
             sqlx::query_as!(
@@ -299,7 +306,34 @@ impl<A: Access> DocumentRepository<'_, A> {
                     status, error_message, page_count, processed_at, attempts, lease_expires_at,
                     created_at, updated_at
                from documents
-              where file_hash = $1",
+              where file_hash = $1
+              order by user_id desc nulls first
+              limit 1",
+                file_hash.as_str(),
+            )
+        })
+        .await
+    }
+
+    /// Returns a user's document with this content, or nobody's.
+    pub async fn get_by_user_and_hash(
+        self,
+        user_id: Option<UserId>,
+        file_hash: &FileHash,
+    ) -> Result<Option<Document>> {
+        rows::one(self.conn.repeatable(), "documents", || {
+            sqlx::query_as!(
+                Document,
+                "select id, user_id, filename, file_hash, file_type, file_size_bytes, storage_uri,
+                    status, error_message, page_count, processed_at, attempts, lease_expires_at,
+                    created_at, updated_at
+               from documents
+              where id = (
+                  select id from documents where file_hash = $2 and user_id = $1
+                  union all
+                  select id from documents
+                   where file_hash = $2 and user_id is null and $1::uuid is null)",
+                user_id.map(|id| id.as_uuid()),
                 file_hash.as_str(),
             )
         })

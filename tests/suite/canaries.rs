@@ -52,7 +52,6 @@ async fn fill(db: &Database) -> String {
         write!(shown, "{new:?} {stored:?} {stored:#?} ").unwrap();
         // What the types would not let through.
         for statement in [
-            "update users set timezone = $1",
             "update sessions set token_hash = $1 || id",
             "update config set key = $1 || md5(random()::text) where key = 'key'",
             "update documents set file_hash = $1 || left(id::text, 8) || right(id::text, 8),
@@ -84,7 +83,7 @@ const TABLES: [&str; 16] = [
 ];
 
 /// Columns of words that sort rows and tell nothing about anybody.
-const WORDS: [&str; 11] = [
+const WORDS: [&str; 12] = [
     "account_type",
     "extraction_type",
     "file_type",
@@ -94,6 +93,7 @@ const WORDS: [&str; 11] = [
     "status",
     "summary_length",
     "template_type",
+    "timezone",
     "update_frequency",
     "content_hash",
 ];
@@ -232,7 +232,7 @@ fn offences() -> Vec<(Constraint, String, String)> {
             "update templates set user_id = null, template_name = $1",
         ),
         (C::TemplatesTemplateTypeCheck, "", "update templates set template_type = $1"),
-        (C::DocumentsFileHashKey, "", "update documents set file_hash = $1"),
+        (C::DocumentsFileHashUserIdKey, "", "update documents set user_id = null, file_hash = $1"),
         (C::DocumentsStatusCheck, "", "update documents set status = $1"),
         (C::DocumentsFileSizeBytesCheck, "", "update documents set file_size_bytes = -1"),
         (C::DocumentsPageCountCheck, "", "update documents set page_count = -1"),

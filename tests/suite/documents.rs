@@ -49,7 +49,10 @@ async fn a_content_is_stored_once(pool: PgPool) {
     let first = document(&db).await;
     let again = NewDocument { file_hash: first.file_hash.clone(), ..new_document() };
     let second = db.documents().create(again.clone()).await;
-    assert!(matches!(second, Err(Error::Conflict(Constraint::DocumentsFileHashKey))), "{second:?}");
+    assert!(
+        matches!(second, Err(Error::Conflict(Constraint::DocumentsFileHashUserIdKey))),
+        "{second:?}"
+    );
 
     let found = db.documents().create_or_get(again).await.unwrap();
     assert!(!found.created);

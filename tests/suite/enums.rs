@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chancery::{Role, TemplateType};
+use chancery::{DocumentStatus, JobStatus, Role, SummaryLength, TemplateType, UpdateFrequency};
 use sqlx::PgPool;
 
 type Values = BTreeSet<String>;
@@ -27,19 +27,15 @@ macro_rules! values {
     }};
 }
 
-/// Lists of the schema that no enum of the crate stands for.
-const WITHOUT_AN_ENUM: [&str; 4] = [
-    "user_preferences_update_frequency_check",
-    "user_preferences_summary_length_check",
-    "documents_status_check",
-    "extraction_jobs_status_check",
-];
-
 #[sqlx::test(migrator = "chancery::MIGRATOR")]
 async fn an_enum_and_its_check_constraint_hold_the_same_values(pool: PgPool) {
     let in_the_crate = BTreeMap::from([
         ("messages_role_check", values!(Role)),
         ("templates_template_type_check", values!(TemplateType)),
+        ("user_preferences_update_frequency_check", values!(UpdateFrequency)),
+        ("user_preferences_summary_length_check", values!(SummaryLength)),
+        ("documents_status_check", values!(DocumentStatus)),
+        ("extraction_jobs_status_check", values!(JobStatus)),
     ]);
     let rows: Vec<(String, Vec<String>)> = sqlx::query_as(
         "select conname::text,
@@ -52,12 +48,9 @@ async fn an_enum_and_its_check_constraint_hold_the_same_values(pool: PgPool) {
     .fetch_all(&pool)
     .await
     .unwrap();
-    let mut in_the_database: BTreeMap<&str, Values> = rows
+    let in_the_database: BTreeMap<&str, Values> = rows
         .iter()
         .map(|(name, values)| (name.as_str(), values.iter().cloned().collect()))
         .collect();
-    for name in WITHOUT_AN_ENUM {
-        assert!(in_the_database.remove(name).is_some(), "{name} is no list of the schema");
-    }
     assert_eq!(in_the_database, in_the_crate);
 }

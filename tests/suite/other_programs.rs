@@ -1,10 +1,11 @@
 //! Rows of other programs, each of which knows only the columns that its own specification names.
 
 use chancery::{
-    Constraint, ConversationId, Database, Error, PageRequest, Role, TemplateType, TokenHash, UserId,
+    Constraint, ConversationId, Database, Error, NewUser, PageRequest, Patch, Role, TemplateType,
+    TokenHash, UserId, UserPatch,
 };
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 use uuid::Uuid;
 
 use crate::support::{conversation, transcript, user};
@@ -266,4 +267,113 @@ async fn an_owner_that_is_left_out_is_filled_in_and_a_wrong_one_is_refused(pool:
     message(conversation.id.as_uuid(), None).await.unwrap();
     chunk(transcript.id.as_uuid(), None).await.unwrap();
     assert_eq!(db.chunks().count_by_user(transcript.user_id).await.unwrap(), 1);
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn an_address_is_looked_up_and_stored_once_as_other_programs_do_it(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    sqlx::query(
+        "insert into users (email) select 'User' || n || '@example.org' from generate_series(1, 5000) n",
+    )
+    .execute(db.executor())
+    .await
+    .unwrap();
+    sqlx::query("analyze users").execute(db.executor()).await.unwrap();
+    for (statement, index) in [
+        ("select id from users where email = 'User7@example.org'", "users_email_exact_key"),
+        ("select id from users where email in ('a@b.c', 'd@e.f')", "users_email_exact_key"),
+        ("select id from users where lower(email) = lower('USER7@example.org')", "users_email_key"),
+    ] {
+        let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!("explain {statement}")))
+            .fetch_all(db.executor())
+            .await
+            .unwrap();
+        let plan = plan.join("\n");
+        assert!(plan.contains(index), "{statement}: {plan}");
+    }
+
+    let upsert = async |email: &str| {
+        let stored = sqlx::query_scalar::<_, String>(
+            "insert into users (email, name) values ($1, 'Upserted')
+             on conflict (email) do update set name = excluded.name returning email",
+        )
+        .bind(email)
+        .fetch_one(db.executor())
+        .await;
+        stored.map_err(Error::from)
+    };
+    assert_eq!(upsert("User7@example.org").await.unwrap(), "User7@example.org");
+    assert_eq!(upsert("new@example.org").await.unwrap(), "new@example.org");
+    let other_case = upsert("NEW@example.org").await;
+    assert!(
+        matches!(other_case, Err(Error::Conflict(Constraint::UsersEmailKey))),
+        "{other_case:?}"
+    );
+
+    // Whichever of the two keys refuses a second account, it is told as one.
+    for older in ["users_email_key", "users_email_exact_key"] {
+        sqlx::query(AssertSqlSafe(format!("reindex index concurrently {older}")))
+            .execute(db.executor())
+            .await
+            .unwrap();
+        let twice = db.users().create(NewUser::new("new@example.org")).await;
+        assert!(matches!(twice, Err(Error::Conflict(Constraint::UsersEmailKey))), "{twice:?}");
+    }
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn a_time_zone_that_the_server_does_not_know_is_refused_from_every_writer(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    let ada = user(&db).await;
+    let set = async |zone: &str| {
+        sqlx::query("update users set timezone = $1 where id = $2")
+            .bind(zone)
+            .bind(ada.id)
+            .execute(db.executor())
+            .await
+    };
+    for zone in [
+        "Not/AZone",
+        "",
+        " UTC",
+        "PST",
+        "FOO3",
+        "Not/AZone5",
+        "<+03>-3",
+        "2",
+        "europe/paris",
+        "posix/Europe/Paris",
+        "Etc/GMT+13",
+    ] {
+        let refused = [
+            set(zone).await,
+            sqlx::query("insert into users (email, timezone) values ('b@example.org', $1)")
+                .bind(zone)
+                .execute(db.executor())
+                .await,
+        ];
+        for refused in refused {
+            let error = refused.expect_err(zone);
+            let error = error.as_database_error().unwrap();
+            assert_eq!(error.code().as_deref(), Some("22023"), "{zone}: {error}");
+            let error = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().unwrap();
+            assert_eq!((error.table(), error.column()), (Some("users"), Some("timezone")));
+        }
+    }
+    for zone in ["Europe/Paris", "Etc/GMT+12", "EST5EDT", "UTC"] {
+        set(zone).await.expect(zone);
+    }
+
+    // What was stored before stays, and its account can be used and changed.
+    sqlx::raw_sql(
+        "alter table users disable trigger user;
+         update users set timezone = 'PST';
+         alter table users enable trigger user;",
+    )
+    .execute(db.executor())
+    .await
+    .unwrap();
+    assert!(db.users().touch_last_login(ada.id).await.unwrap().is_some());
+    let name = UserPatch { name: Patch::Set(Some("Ada".into())), ..UserPatch::default() };
+    assert_eq!(db.users().update(ada.id, name).await.unwrap().timezone, "PST");
 }

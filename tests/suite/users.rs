@@ -1,9 +1,12 @@
 //! Accounts.
 
-use chancery::{Constraint, Database, Error, NewUser, PasswordHash, Patch, UserId, UserPatch};
+use chancery::{
+    Constraint, Database, Error, NewUser, NewUserPreferences, PasswordHash, Patch, UserId,
+    UserPatch,
+};
 use sqlx::PgPool;
 
-use crate::support::{conversation_of, messages, new_user, user};
+use crate::support::{conversation_of, invalid_field, messages, new_user, user};
 
 #[sqlx::test(migrator = "chancery::MIGRATOR")]
 async fn a_new_user_can_be_read_back_by_id_and_by_email(pool: PgPool) {
@@ -105,4 +108,52 @@ async fn neither_debug_nor_json_of_a_user_shows_the_password_hash(pool: PgPool) 
     let ada = db.users().create(new_user().password_hash(hash)).await.unwrap();
     let shown = format!("{ada:?} {}", serde_json::to_string(&ada).unwrap());
     assert!(!shown.contains("canary"), "{shown}");
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn what_can_be_no_time_zone_is_refused_before_the_server_is_asked(pool: PgPool) {
+    let db = Database::from_pool(pool);
+    db.close().await;
+    for zone in ["", "Not/AZone", "PST", "FOO3", "Europe", "europe/paris", "UTC\0"] {
+        let new = NewUser { timezone: zone.into(), ..new_user() };
+        let patch = UserPatch { timezone: Patch::Set(zone.into()), ..UserPatch::default() };
+        assert_eq!(invalid_field(db.users().create(new.clone()).await), "timezone", "{zone}");
+        let both = db.users().create_with_preferences(new, NewUserPreferences::default()).await;
+        assert_eq!(invalid_field(both), "timezone", "{zone}");
+        assert_eq!(
+            invalid_field(db.users().update(UserId::new(), patch).await),
+            "timezone",
+            "{zone}"
+        );
+    }
+}
+
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn a_time_zone_is_one_that_the_server_knows(pool: PgPool) {
+    let db = Database::from_pool(pool.clone());
+    let ada = user(&db).await;
+    let set = |zone: &str| UserPatch { timezone: Patch::Set(zone.into()), ..UserPatch::default() };
+    let unknown = || NewUser { timezone: "Europe/Atlantis".into(), ..new_user() };
+    assert_eq!(invalid_field(db.users().create(unknown()).await), "timezone");
+    let both = db.users().create_with_preferences(unknown(), NewUserPreferences::default()).await;
+    assert_eq!(invalid_field(both), "timezone");
+    assert_eq!(invalid_field(db.users().update(ada.id, set("Europe/Atlantis")).await), "timezone");
+
+    let zones: Vec<String> = sqlx::query_scalar(
+        "select name from pg_timezone_names
+          where name !~ '^(posix|right)/' and name not in ('localtime', 'posixrules', 'Factory')",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    assert!(zones.len() > 300, "{zones:?}");
+    let mut uow = db.begin().await.unwrap();
+    sqlx::query("set local timezone = 'Asia/Tokyo'").execute(uow.executor()).await.unwrap();
+    for zone in zones {
+        let changed = uow.users().update(ada.id, set(&zone)).await;
+        assert_eq!(changed.as_ref().map(|user| &*user.timezone).ok(), Some(&*zone), "{changed:?}");
+    }
+    // The session's own is what it was.
+    let own: String = sqlx::query_scalar("show timezone").fetch_one(uow.executor()).await.unwrap();
+    assert_eq!(own, "Asia/Tokyo");
 }

@@ -84,6 +84,10 @@ pub const KEPT: &[(&str, &str)] = &[
     ("income_records_pkey", KEY),
     ("source_references_pkey", KEY),
     ("user_preferences_pkey", KEY),
+    (
+        "users_email_exact_key",
+        "the specification's unique address: other programs' `where email = $1` and `on conflict (email)`",
+    ),
     ("conversations_pkey", "the primary key; conversations_id_user_id_key could serve its reads"),
     ("conversations_id_user_id_key", "messages_conversation_id_fkey refers to it"),
     ("transcripts_pkey", "the primary key; transcripts_id_user_id_key could serve its reads"),

@@ -30,7 +30,7 @@ pub async fn measure(meter: &mut Meter) {
     count!(meter, users().get_by_email(&kept.email));
     count!(meter, users().update(kept.id, UserPatch::default()));
     count!(meter, users().touch_last_login(kept.id));
-    count!(meter, users().deactivate(kept.id));
+    count!(meter, users().deactivate(user(&setup).await.id));
     count!(meter, users().delete(user(&setup).await.id));
 
     count!(meter, user_preferences().create(user(&setup).await.id, preferences()));

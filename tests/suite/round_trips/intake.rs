@@ -25,6 +25,7 @@ pub async fn measure(meter: &mut Meter) {
     count!(meter, documents().create_or_get(new_document()));
     count!(meter, documents().get_by_id(kept.id));
     count!(meter, documents().get_by_hash(&kept.file_hash));
+    count!(meter, documents().get_by_user_and_hash(None, &kept.file_hash));
     count!(meter, documents().list_documents(None, 10, 0));
     count!(meter, documents().page_documents(Some(DocumentStatus::Pending), page));
     count!(meter, documents().list_by_user(owner, 10, 0));

@@ -349,19 +349,24 @@ async fn the_systems_templates_are_read_by_all_and_changed_by_the_service(pool: 
     tenants.end().await;
 }
 
-/// The key holds for all users, and says no more than that somebody has it.
+/// Neither by a refusal nor by an answer does a user learn what others have.
 #[sqlx::test(migrator = "chancery::MIGRATOR")]
-async fn a_document_that_somebody_else_has_is_refused_and_not_shown(pool: PgPool) {
+async fn a_content_that_somebody_else_has_is_the_users_own_to_store(pool: PgPool) {
     let tenants = Tenants::new(&pool, "login").await;
     let db = &tenants.db;
     let world = World::new(db).await;
     let stranger = db.users().create(new_user()).await.unwrap().id;
     let mut same = new_document().user_id(stranger);
     same.file_hash = world.document.file_hash.clone();
-    let made = db.as_user(stranger).documents().create(same.clone()).await;
-    assert!(matches!(made, Err(Error::Conflict(Constraint::DocumentsFileHashKey))), "{made:?}");
-    let got = db.as_user(stranger).documents().create_or_get(same).await;
-    assert!(matches!(got, Err(Error::PermissionDenied(_))), "{got:?}");
+    let hash = same.file_hash.clone();
+    let as_stranger = db.as_user(stranger);
+    assert_eq!(as_stranger.documents().get_by_hash(&hash).await.unwrap(), None);
+    let made = as_stranger.documents().create(same.clone()).await.unwrap();
+    assert_eq!(as_stranger.documents().get_by_hash(&hash).await.unwrap().as_ref(), Some(&made));
+    let got = as_stranger.documents().create_or_get(same.clone()).await.unwrap();
+    assert_eq!((got.document.id, got.created), (made.id, false));
+    assert!(as_stranger.documents().delete(made.id).await.unwrap());
+    assert!(as_stranger.documents().create_or_get(same).await.unwrap().created);
     assert_eq!(db.documents().get_by_id(world.document.id).await.unwrap().unwrap(), world.document);
     tenants.end().await;
 }

@@ -16,6 +16,10 @@ pub fn cases(cases: &mut Vec<Case>) {
     case!(cases, |w| DocumentRepository::create_or_get(new_document().user_id(w.user.id)));
     case!(cases, |w| DocumentRepository::get_by_id(w.document.id));
     case!(cases, |w| DocumentRepository::get_by_hash(&w.document.file_hash));
+    case!(cases, |w| DocumentRepository::get_by_user_and_hash(
+        Some(w.user.id),
+        &w.document.file_hash
+    ));
     case!(cases, |w| DocumentRepository::list_documents(None, 10, 0));
     case!(cases, |w| DocumentRepository::page_documents(
         Some(DocumentStatus::Pending),

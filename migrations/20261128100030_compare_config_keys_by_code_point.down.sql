@@ -1,0 +1,3 @@
+set local lock_timeout = '5s';
+
+alter table config alter column key type varchar(100) collate "default";

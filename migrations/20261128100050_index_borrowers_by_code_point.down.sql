@@ -1,0 +1,2 @@
+-- no-transaction
+drop index concurrently borrowers_ssn_hash_new_idx;
