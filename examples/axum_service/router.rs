@@ -11,8 +11,8 @@ use axum::{BoxError, Json, Router, middleware, routing};
 use chancery::web::{self, TxAfter};
 use chancery::{
     Conversation, ConversationId, ConversationSummary, Database, Document, Error, FileHash,
-    Message, NewDocument, NewMessage, NewUser, Page, PageRequest, Patch, Result, Role, User,
-    UserId, UserPatch,
+    HealthStatus, Message, NewDocument, NewMessage, NewUser, Page, PageRequest, Patch, Result, Role,
+    User, UserId, UserPatch,
 };
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use serde::Deserialize;
@@ -62,10 +62,11 @@ pub fn router(app: App) -> Router {
 
 /// For load balancers: 503 takes this instance out of service.
 async fn health(State(app): State<App>) -> (StatusCode, Json<Value>) {
-    let (code, status, database) = if app.db.health().await.is_healthy() {
-        (StatusCode::OK, "healthy", "connected")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", "disconnected")
+    let (code, status, database) = match app.db.health().await.status {
+        HealthStatus::Healthy => (StatusCode::OK, "healthy", "connected"),
+        // It answers reads, and 503 to what writes.
+        HealthStatus::ReadOnly => (StatusCode::OK, "read_only", "connected"),
+        HealthStatus::Unhealthy => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", "disconnected"),
     };
     let answer = json!({
         "status": status,

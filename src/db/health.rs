@@ -79,6 +79,9 @@ pub struct Health {
 
 impl Health {
     /// Whether all requests can be served, also those that write.
+    ///
+    /// While nothing can be written, reads can be served as before. A load balancer that is to send
+    /// them asks whether `status` is [`HealthStatus::Unhealthy`].
     pub fn is_healthy(&self) -> bool {
         self.status == HealthStatus::Healthy
     }

@@ -246,7 +246,7 @@ impl Drop for Goes {
     }
 }
 
-type Work = futures_util::future::BoxFuture<'static, Result<Value, JobError>>;
+pub type Work = futures_util::future::BoxFuture<'static, Result<Value, JobError>>;
 
 /// A handler that never ends, and what tells that one began and that it was stopped.
 pub fn endless()

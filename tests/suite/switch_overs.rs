@@ -1,19 +1,20 @@
 //! Servers that take no writes, for a while or for good: what calls, health and workers make of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chancery::{
-    Database, DatabaseConfig, Error, HealthStatus, IsolationLevel, JobError, JobStatus, Result,
-    ServerRole, TransactionOptions, UserId,
+    ClaimedJob, Database, DatabaseConfig, Error, HealthStatus, IsolationLevel, JobStatus, Result,
+    ServerRole, TransactionOptions, UserId, WorkerOptions,
 };
 use private_postgres::{Server, StopMode};
 use serde_json::json;
 use sqlx::PgPool;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use url::Url;
 
-use crate::job_worker::{OPTIONS, get, start, told, until};
+use crate::job_worker::{OPTIONS, Work, get, start, told, until};
 use crate::replicas::{caught_up, on, pair};
 use crate::support::database::{connect, eventually};
 use crate::support::events::Events;
@@ -219,6 +220,14 @@ async fn a_standby_alone_is_told_as_read_only_by_all_that_writes_and_by_health()
     ] {
         assert!(matches!(refused, Err(Error::ReadOnly)), "{what}: {refused:?}");
     }
+    for sql in ["select pg_current_wal_lsn()", "select pg_walfile_name('0/1')"] {
+        let refused = sqlx::query(sql).execute(db.executor()).await.map_err(Error::from);
+        assert!(matches!(refused, Err(Error::ReadOnly)), "{sql}: {refused:?}");
+    }
+    let url =
+        standby.url("postgres") + "?options=-c%20default_transaction_isolation%3Dserializable";
+    let refused = Database::connect(&DatabaseConfig::from_url(&url).unwrap()).await;
+    assert!(matches!(refused, Err(Error::ReadOnly)), "{refused:?}");
     let health = db.health().await;
     assert_eq!((health.status, health.role), (HealthStatus::ReadOnly, Some(ServerRole::Standby)));
     assert_eq!(health.error.as_deref(), Some("the server takes no writes: it is a standby"));
@@ -317,29 +326,23 @@ async fn a_write_in_a_transaction_that_was_to_read_starts_no_search() {
 
 /// A handler that tells when it begins, and ends when it is told.
 fn gated() -> (
-    impl Fn(
-        chancery::ClaimedJob,
-    ) -> futures_util::future::BoxFuture<
-        'static,
-        std::result::Result<serde_json::Value, JobError>,
-    > + Send
-    + Sync
-    + 'static,
+    impl Fn(ClaimedJob) -> Work + Send + Sync + 'static,
     mpsc::UnboundedReceiver<()>,
-    std::sync::Arc<tokio::sync::Semaphore>,
+    Arc<Semaphore>,
 ) {
-    let (began, begins) = mpsc::unbounded_channel();
-    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
-    let ends = gate.clone();
+    let (began, has_begun) = mpsc::unbounded_channel();
+    let gate = Arc::new(Semaphore::new(0));
+    let opens = gate.clone();
     let handler = move |_| {
-        let (began, ends) = (began.clone(), ends.clone());
-        Box::pin(async move {
+        let (began, opens) = (began.clone(), opens.clone());
+        let work: Work = Box::pin(async move {
             began.send(()).unwrap();
-            ends.acquire().await.unwrap().forget();
+            opens.acquire().await.unwrap().forget();
             Ok(json!(1))
-        }) as _
+        });
+        work
     };
-    (handler, begins, gate)
+    (handler, has_begun, gate)
 }
 
 /// Waits until a line was logged that has all of these in it.
@@ -406,7 +409,7 @@ async fn a_worker_waits_for_a_schema_that_is_being_changed(pool: PgPool) {
     let events = Events::capture();
     let (handler, mut began, gate) = gated();
     let poll_interval = Duration::from_millis(20);
-    let options = chancery::WorkerOptions { poll_interval, listen: false, ..OPTIONS };
+    let options = WorkerOptions { poll_interval, listen: false, ..OPTIONS };
     let worker = start(&db, options, handler);
     told(&mut began).await;
     sqlx::query("alter table extraction_jobs rename to gone").execute(&pool).await.unwrap();
