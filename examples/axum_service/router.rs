@@ -11,8 +11,8 @@ use axum::{BoxError, Json, Router, middleware, routing};
 use chancery::web::{self, TxAfter};
 use chancery::{
     Conversation, ConversationId, ConversationSummary, Database, Document, Error, FileHash,
-    HealthStatus, Message, NewDocument, NewMessage, NewUser, Page, PageRequest, Patch, Result, Role,
-    User, UserId, UserPatch,
+    HealthStatus, Message, NewDocument, NewMessage, NewUser, Page, PageRequest, Patch, Result,
+    Role, User, UserId, UserPatch,
 };
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use serde::Deserialize;

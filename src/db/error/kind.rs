@@ -83,6 +83,7 @@ impl Error {
             | Self::Migration(_) => ErrorKind::Setup,
             Self::WouldDeadlock
             | Self::TransactionAborted
+            | Self::TransactionControl
             | Self::NoRandomness
             | Self::Decode(_)
             | Self::Unreadable { .. }
