@@ -164,7 +164,8 @@ impl UserRepository<'_> {
     /// # Errors
     ///
     /// [`Conflict`](Error::Conflict) with [`UsersEmailKey`](crate::Constraint::UsersEmailKey) when the
-    /// address has one; [`InvalidInput`](Error::InvalidInput).
+    /// address has one; [`InvalidInput`](Error::InvalidInput). A time zone's name may be one and the server
+    /// know no such zone: that is `InvalidInput` too, and ends a unit of work, since the server was asked.
     pub async fn create(self, new: NewUser) -> Result<User> {
         new.check()?;
         sqlx::query_as!(
