@@ -63,8 +63,8 @@ async fn a_start_is_told_by_the_specified_events(pool: PgPool) {
     let specified: Vec<_> = told.into_iter().filter(|name| first_and_last.contains(name)).collect();
     assert_eq!(specified, first_and_last);
 
-    // One of the server's for the first call, then one for the unit of work that uses it.
-    db.projects().count().await.unwrap();
+    // One of the server's, which looked at the schema and serves the first call, then one for the unit of
+    // work that uses it.
     let session = (Level::DEBUG, "database.session_created".to_owned());
     assert_eq!(logged(&events), std::slice::from_ref(&session));
     db.begin().await.unwrap().commit().await.unwrap();

@@ -39,9 +39,8 @@ const ODD: &[(&str, &str)] = &[
     ("plpgsql.extra_errors", "all"),
 ];
 
-/// Under these the tool may fail: `migrate()` sets them, and `migrations/README.md` tells of them.
+/// Under these the tool may be cut off: `migrate()` sets them, and `migrations/README.md` tells of them.
 const ODDER: &[(&str, &str)] = &[
-    ("default_transaction_read_only", "on"),
     ("statement_timeout", "300"),
     ("lock_timeout", "300"),
     ("idle_in_transaction_session_timeout", "300"),
