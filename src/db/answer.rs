@@ -18,6 +18,10 @@ pub(crate) fn hangs_up(error: &sqlx::Error) -> bool {
         sqlx::Error::Io(e) => {
             matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
         }
+        // In place of an answer to the request for TLS: the driver takes the end for a byte of zero.
+        sqlx::Error::Protocol(said) => {
+            said.starts_with("unexpected response from SSLRequest: 0x00")
+        }
         _ => false,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::postgres::PgDatabaseError;
 
-use super::answer::{ends_connection, refuses_writes};
+use super::answer::{ends_connection, hangs_up, refuses_writes};
 use super::config::{ConfigError, PemFile};
 use super::constraint::Constraint;
 use super::migrate::MigrationError;
@@ -365,6 +365,10 @@ impl Error {
             sqlx::Error::Io(source) => {
                 Self::Unreachable { address: target.address.clone(), source }
             }
+            sqlx::Error::Protocol(_) if hangs_up(&error) => Self::Unreachable {
+                address: target.address.clone(),
+                source: std::io::ErrorKind::UnexpectedEof.into(),
+            },
             sqlx::Error::Database(e) => match e.code().as_deref() {
                 Some("28P01" | "28000") => Self::AuthenticationFailed { user: target.user.clone() },
                 Some("3D000") => Self::DatabaseMissing { database: target.database.clone() },

@@ -1,5 +1,6 @@
 //! What is wrong with a connection is told apart, at once, and without the password.
 
+use std::io::Read;
 use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -82,6 +83,22 @@ async fn a_listener_that_accepts_and_stays_silent_is_given_up_in_time() {
     assert!(matches!(error, Error::ConnectTimeout { .. }), "{error:?}");
     says(&error, &[&address.to_string(), "200ms", "DATABASE_POOL_TIMEOUT"]);
     assert!(!format!("{error}{error:?}").contains(PASSWORD));
+}
+
+/// As a server that goes down may do.
+#[tokio::test]
+async fn a_listener_that_hangs_up_when_it_is_asked_for_tls_is_unreachable() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut request = [0; 8];
+            _ = client.unwrap().read_exact(&mut request);
+        }
+    });
+    let error = refused(&format!("postgres://ada:{PASSWORD}@{address}/app")).await;
+    assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+    says(&error, &[&address.to_string()]);
 }
 
 #[tokio::test]
