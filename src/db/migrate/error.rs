@@ -165,7 +165,8 @@ fn told(source: &DriverError) -> String {
             // What depends on what is dropped is in the detail. Others hold the row.
             let detail = error.detail().filter(|_| code.starts_with("2B"));
             let detail = detail.map(|detail| format!(" ({})", detail.replace('\n', "; ")));
-            format!("{}{} ({source})", error.message(), detail.unwrap_or_default())
+            let hint = error.hint().map(|hint| format!(". {hint}")).unwrap_or_default();
+            format!("{}{}{hint} ({source})", error.message(), detail.unwrap_or_default())
         }
         _ => source.to_string(),
     }

@@ -55,7 +55,9 @@ impl Names {
         for text in statement.split("constraint ").skip(1) {
             let mut words = text.split([' ', '(']);
             let name = words.next().unwrap_or_default();
-            if matches!(words.next(), Some("primary" | "unique" | "exclude")) {
+            // With `using index` it takes one that is there.
+            let makes_index = matches!(words.next(), Some("primary" | "unique" | "exclude"));
+            if makes_index && !words.take(3).any(|word| word == "using") {
                 self.relation(name);
             }
         }

@@ -233,6 +233,19 @@ async fn an_index_that_an_attempt_left_half_built_is_told_with_what_removes_it(p
     db.check_schema().await.unwrap();
 }
 
+/// Names that a migration takes over from an earlier one are not taken for a stranger's.
+#[sqlx::test(migrator = "chancery::MIGRATOR")]
+async fn from_every_version_the_rest_is_applied(pool: PgPool) {
+    let db = Database::from_pool(pool.clone());
+    let all = versions();
+    for (applied, version) in all.iter().enumerate().rev() {
+        db.revert(RevertTo::Version(*version)).await.unwrap();
+        let rest = db.migrate().await.unwrap_or_else(|e| panic!("from {version}: {e}"));
+        assert_eq!(rest, all[applied + 1..]);
+    }
+    db.check_schema().await.unwrap();
+}
+
 /// What each start of a service costs.
 #[sqlx::test(migrator = "chancery::MIGRATOR")]
 async fn with_nothing_to_do_it_asks_three_times_and_takes_no_lock(pool: PgPool) {
