@@ -52,7 +52,7 @@ async fn hold(config: &DatabaseConfig) -> Held {
         assert!(pending);
         parts.push(Box::new(std::sync::Mutex::new(call)));
     };
-    // In the midst of a statement, of rows, of one that may be repeated, of connecting.
+    // In the midst of a statement, of rows, of connecting.
     let db = pooled(config).await;
     begun(Box::pin(async move {
         sqlx::query("select pg_sleep(60)").execute(db.executor()).await.unwrap();
@@ -60,12 +60,16 @@ async fn hold(config: &DatabaseConfig) -> Held {
     .await;
     let db = pooled(config).await;
     begun(Box::pin(async move {
-        let mut rows = sqlx::query("select generate_series(1, 100000)").fetch(db.executor());
+        let mut rows =
+            sqlx::query("select 1 union all select 2 from pg_sleep(60)").fetch(db.executor());
         while rows.next().await.is_some() {}
     }))
     .await;
     let db = Database::connect_lazy(config);
-    begun(Box::pin(async move { drop(db.config().get_value("any").await) })).await;
+    begun(Box::pin(async move {
+        sqlx::query("select pg_sleep(60)").execute(db.executor()).await.unwrap();
+    }))
+    .await;
     // A unit of work in the midst of a statement, one that failed, one whose connection broke.
     let db = pooled(config).await;
     let mut unit = db.begin().await.unwrap();
@@ -155,6 +159,10 @@ fn shut_down(config: &DatabaseConfig, round: usize) {
             let Held { parts, unit, db } = held;
             begun.send(()).unwrap();
             while !down.load(SeqCst) {
+                std::thread::yield_now();
+            }
+            // Until a worker has seen it, tasks are still taken.
+            while !tokio::spawn(std::future::pending::<()>()).is_finished() {
                 std::thread::yield_now();
             }
             let begin = db.begin().await.map(drop);
