@@ -304,12 +304,15 @@ impl Leases {
     /// What the pool holds. Warm connections are idle, though they are out of it.
     pub(crate) fn status(&self) -> PoolStatus {
         let size = self.pool.size();
-        let idle = self.pool.num_idle() + self.state().warm.len();
-        let idle = u32::try_from(idle).unwrap_or(u32::MAX).min(size);
+        let state = self.state();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).min(size);
+        let idle = count(self.pool.num_idle() + state.warm.len());
+        // The rest is lent, here or by the pool itself, or is being opened.
+        let opening = count(state.opening.len());
         PoolStatus {
             size,
             idle,
-            in_use: size - idle,
+            in_use: (size - idle).saturating_sub(opening).max(count(state.holders.len())),
             max: self.pool.options().get_max_connections(),
         }
     }

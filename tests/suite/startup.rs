@@ -66,7 +66,9 @@ async fn a_start_is_told_by_the_specified_events(pool: PgPool) {
     // One of the server's, which looked at the schema and serves the first call, then one for the unit of
     // work that uses it.
     let session = (Level::DEBUG, "database.session_created".to_owned());
-    assert_eq!(logged(&events), std::slice::from_ref(&session));
+    db.projects().count().await.unwrap();
+    let opened = started.iter().cloned().chain(logged(&events)).filter(|event| *event == session);
+    assert_eq!(opened.count(), 1);
     db.begin().await.unwrap().commit().await.unwrap();
     assert_eq!(logged(&events), [session]);
     assert!(db.close().await);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chancery::{
     ClaimedJob, Database, DatabaseConfig, Error, HealthStatus, IsolationLevel, JobStatus, Result,
-    ServerRole, TransactionOptions, UserId, WorkerOptions,
+    RevertTo, ServerRole, TransactionOptions, UserId, WorkerOptions,
 };
 use private_postgres::{Server, StopMode};
 use serde_json::json;
@@ -213,13 +213,13 @@ async fn a_standby_alone_is_told_as_read_only_by_all_that_writes_and_by_health()
         ("explicit", explicit.map(drop).map_err(Error::from)),
         ("identifier", db.begin().await.unwrap().transaction_id().await.map(drop)),
         ("token", db.read_token().await.map(drop)),
-        ("migrate", db.migrate().await.map(drop)),
         ("listen", db.listen_extraction_jobs().await.map(drop)),
         ("jobs", db.extraction_jobs().claim(1, Duration::from_secs(60)).await.map(drop)),
         ("documents", db.documents().claim_pending(1, Duration::from_secs(60)).await.map(drop)),
     ] {
         assert!(matches!(refused, Err(Error::ReadOnly)), "{what}: {refused:?}");
     }
+    assert_eq!(db.migrate().await.unwrap(), [0; 0], "there is nothing to apply");
     for sql in ["select pg_current_wal_lsn()", "select pg_walfile_name('0/1')"] {
         let refused = sqlx::query(sql).execute(db.executor()).await.map_err(Error::from);
         assert!(matches!(refused, Err(Error::ReadOnly)), "{sql}: {refused:?}");
@@ -273,12 +273,16 @@ async fn set_read_write(server: &Server) {
 async fn a_default_of_read_only_holds_for_every_form_and_ends_without_a_restart() {
     let (server, db) = migrated().await;
     let owner = user(&db).await.id;
+    // So that there is one to apply: it validates a constraint.
+    db.revert(RevertTo::Steps(1)).await.unwrap();
     db.close().await;
     set_read_only(&server).await;
     let db = connected(&server.url("postgres")).await;
     assert_refused(&db, owner).await;
     read(&db, owner).await;
     let refused = db.migrate().await;
+    assert!(matches!(refused, Err(Error::ReadOnly)), "{refused:?}");
+    let refused = db.revert(RevertTo::Steps(1)).await;
     assert!(matches!(refused, Err(Error::ReadOnly)), "{refused:?}");
     let health = db.health().await;
     assert_eq!((health.status, health.role), (HealthStatus::ReadOnly, Some(ServerRole::Primary)));
