@@ -166,7 +166,8 @@ fn shut_down(config: &DatabaseConfig, round: usize) {
                 std::thread::yield_now();
             }
             let begin = db.begin().await.map(drop);
-            let read = db.config().get_value("any").await.map(drop);
+            // It may find a connection, whose answer would not be heard any more.
+            let read = db.config().get_value("any").now_or_never();
             // From here on the unit of work is the last that holds the pool.
             drop(db);
             let ended = if round % 4 < 2 { unit.commit().await } else { unit.rollback().await };
@@ -187,7 +188,7 @@ fn shut_down(config: &DatabaseConfig, round: usize) {
     down.store(true, SeqCst);
     let (begin, read, ended) = told.recv().unwrap();
     assert!(matches!(begin, Err(Error::NoRuntime)), "{begin:?}");
-    assert!(read.is_err(), "{read:?}");
+    assert!(read.as_ref().is_none_or(Result::is_err), "{read:?}");
     let unknown = matches!(ended, Err(Error::CommitUnknown { .. } | Error::NoRuntime));
     assert!(unknown, "{ended:?}");
     if let Some(thread) = task {
