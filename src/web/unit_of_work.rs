@@ -55,6 +55,8 @@ struct Shared {
     stage: Mutex<Stage>,
 }
 
+// One for each request that has asked for it, in the place that the request has anyway.
+#[expect(clippy::large_enum_variant)]
 enum Stage {
     /// Nothing was asked for yet.
     Unused,

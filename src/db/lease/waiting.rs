@@ -91,7 +91,7 @@ impl State {
     }
 
     /// How many more have to be opened. While the server refuses, one attempt at a time is enough.
-    fn to_open(&mut self, runtime: Id) -> usize {
+    fn missing(&mut self, runtime: Id) -> usize {
         let most = if self.refused { 1 } else { usize::MAX };
         self.waiting(runtime).min(most).saturating_sub(self.opening(runtime))
     }
@@ -116,7 +116,7 @@ impl Leases {
             None if several && self.is_full() => (None, state.warm.pop_front()),
             None => (None, None),
         };
-        let openers = if found.is_some() { 1 } else { state.to_open(id) };
+        let openers = if found.is_some() { 1 } else { state.missing(id) };
         state.opening.extend(std::iter::repeat_n(id, openers));
         drop(state);
         drop(foreign);
@@ -209,7 +209,7 @@ impl Opener {
             }
         }
         let mut state = self.leases.state();
-        let more = state.to_open(id);
+        let more = state.missing(id);
         state.opening.extend(std::iter::repeat_n(id, more));
         drop(state);
         self.leases.start_openers(more, None, &self.runtime);
