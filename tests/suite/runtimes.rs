@@ -109,7 +109,7 @@ impl Held {
 
 /// One run: everything is held, the runtime ends in this way, and everything is dropped.
 fn run(state: &str, round: usize, config: &DatabaseConfig) {
-    let runtime = if round % 2 == 0 { multi_thread() } else { current_thread() };
+    let runtime = if round.is_multiple_of(2) { multi_thread() } else { current_thread() };
     let held = runtime.block_on(hold(config));
     match state {
         "none" => {
@@ -128,7 +128,7 @@ fn run(state: &str, round: usize, config: &DatabaseConfig) {
             drop(runtime);
             let runtime = current_thread();
             let held = runtime.block_on(hold(config));
-            if round % 2 == 0 {
+            if round.is_multiple_of(2) {
                 runtime.spawn(async move {
                     std::future::pending::<()>().await;
                     held.drop_all();
@@ -175,7 +175,7 @@ fn shut_down(config: &DatabaseConfig, round: usize) {
             assert!(spawned.is_err());
             tell.send((begin, read, ended)).unwrap();
         };
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             handle.spawn(work);
             None
         } else {
