@@ -182,8 +182,9 @@ impl Worker {
     ///
     /// [`InvalidInput`](Error::InvalidInput) for options out of range;
     /// [`PoolClosed`](Error::PoolClosed) when the database handle was closed. At the start, before it
-    /// has looked for jobs once, also [`SchemaMismatch`](Error::SchemaMismatch) and
-    /// [`PermissionDenied`](Error::PermissionDenied): the database is not migrated, or the role may not.
+    /// has looked for jobs once, also those of [`ErrorKind::Setup`](crate::ErrorKind::Setup) and
+    /// [`PermissionDenied`](Error::PermissionDenied): the password is wrong, the database is not migrated,
+    /// or the role may not.
     pub async fn run<H, F, E>(
         self,
         handler: H,

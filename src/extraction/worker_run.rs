@@ -17,7 +17,7 @@ use super::extraction_job::ExtractionJobId;
 use super::listener::JobListener;
 use super::queue::{ClaimedJob, JobLease};
 use super::worker::{JobError, WorkerOptions};
-use crate::db::{Database, Error, Result};
+use crate::db::{Database, Error, ErrorKind, Result};
 
 /// The most characters of an error that are stored.
 const MAX_ERROR_CHARS: usize = 4000;
@@ -184,15 +184,14 @@ where
 
     /// Whether a claim that failed so ends the worker.
     ///
-    /// What the application did itself does. A schema that does not fit and missing privileges do at the
-    /// start, as mistakes that somebody should be told of; later they are a deploy's that is under way,
-    /// and pass. So does everything else: a server that is down, full, read-only, or changes its
-    /// passwords.
+    /// What the application did itself does. A wrong setup and missing privileges do at the start, as
+    /// mistakes that somebody should be told of; later they are a deploy's that is under way, and pass. So
+    /// does everything else: a server that is down, full or read-only.
     fn is_ended_by(&self, error: &Error) -> bool {
-        match error {
-            Error::PoolClosed | Error::NoRuntime | Error::InvalidInput(_) => true,
-            Error::SchemaMismatch(_) | Error::PermissionDenied(_) => !self.has_worked,
-            _ => false,
+        match error.kind() {
+            ErrorKind::InvalidInput => true,
+            ErrorKind::Setup | ErrorKind::PermissionDenied => !self.has_worked,
+            _ => matches!(error, Error::PoolClosed | Error::NoRuntime),
         }
     }
 
@@ -352,13 +351,11 @@ async fn store(
 /// Whether it is this outcome that can't be stored, now or later: input, constraints, data and limits.
 fn refuses_outcome(error: &Error) -> bool {
     match error {
-        Error::InvalidInput(_) | Error::Conflict(_) | Error::ForeignKey(_) | Error::Check(_) => {
-            true
-        }
+        Error::ForeignKey(_) => true,
         Error::Database(source) => source
             .sqlstate()
             .is_some_and(|state| ["22", "23", "54"].iter().any(|class| state.starts_with(class))),
-        _ => false,
+        _ => matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Conflict),
     }
 }
 
