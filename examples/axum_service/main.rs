@@ -15,9 +15,14 @@ use std::time::Duration;
 use axum::BoxError;
 use chancery::{Database, DatabaseConfig, Message};
 use futures_util::stream::{self, BoxStream, StreamExt};
-use router::{App, Model, router};
+use router::{App, Model, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::task::TaskTracker;
+
+/// How long a shutdown waits for the last answers. What sends SIGTERM must wait longer before it sends
+/// SIGKILL: Kubernetes waits 30 seconds and Docker 10 unless told otherwise.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
@@ -32,7 +37,7 @@ async fn main() -> Result<(), BoxError> {
     db.migrate().await?;
 
     let environment = std::env::var("ENVIRONMENT").unwrap_or_else(|_| "development".into());
-    let app = App { db: db.clone(), model: Arc::new(Parrot), environment };
+    let app = App { db, model: Arc::new(Parrot), answers: TaskTracker::new(), environment };
 
     let address = std::env::var("ADDRESS").unwrap_or_else(|_| "127.0.0.1:3000".into());
     let listener = TcpListener::bind(&address).await?;
@@ -40,16 +45,13 @@ async fn main() -> Result<(), BoxError> {
 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    axum::serve(listener, router(app))
-        .with_graceful_shutdown(async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        })
-        .await?;
-    // After the last response: what is in use was given back.
-    db.close().await;
+    let stop = async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    serve(listener, app, stop, PATIENCE).await?;
     Ok(())
 }
 

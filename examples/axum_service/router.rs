@@ -2,7 +2,9 @@
 //! is the application's business; put your own check in front.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRef, Path, State};
 use axum::http::StatusCode;
@@ -11,13 +13,16 @@ use axum::{BoxError, Json, Router, middleware, routing};
 use chancery::web::{self, TxAfter};
 use chancery::{
     Conversation, ConversationId, ConversationSummary, Database, Document, Error, FileHash,
-    HealthStatus, Message, NewDocument, NewMessage, NewUser, Page, PageRequest, Patch, Result,
-    Role, User, UserId, UserPatch,
+    HealthStatus, Message, MessageId, NewDocument, NewMessage, NewUser, Page, PageRequest, Patch,
+    Result, Role, User, UserId, UserPatch,
 };
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// What answers questions.
 pub trait Model: Send + Sync + 'static {
@@ -33,6 +38,8 @@ pub trait Model: Send + Sync + 'static {
 pub struct App {
     pub db: Database,
     pub model: Arc<dyn Model>,
+    /// The tasks that answer: a client that goes away leaves its own running.
+    pub answers: TaskTracker,
     pub environment: String,
 }
 
@@ -58,6 +65,45 @@ pub fn router(app: App) -> Router {
         .route("/conversations/{id}/chat", routing::post(chat))
         .layer(middleware::from_fn_with_state(app.clone(), web::unit_of_work))
         .with_state(app)
+}
+
+/// Serves until `stop`, then takes no more requests, waits until what was asked is answered and stored,
+/// and closes the database. All of that ends `patience` after `stop`: an answer may never come, and a
+/// client may never read.
+pub async fn serve(
+    listener: TcpListener,
+    app: App,
+    stop: impl Future<Output = ()> + Send + 'static,
+    patience: Duration,
+) -> io::Result<()> {
+    let App { db, answers, .. } = app.clone();
+    let stopping = CancellationToken::new();
+    let stopped = stopping.clone();
+    let server = axum::serve(listener, router(app)).with_graceful_shutdown(async move {
+        stop.await;
+        stopping.cancel();
+    });
+    let all_is_answered = async {
+        // Ends with the last connection: who listens has the whole answer.
+        server.await?;
+        // Nobody is left to ask. These are the answers whose client went away.
+        answers.close();
+        answers.wait().await;
+        io::Result::Ok(())
+    };
+    let patience_ends = async {
+        stopped.cancelled().await;
+        tokio::time::sleep(patience).await;
+    };
+    tokio::select! {
+        served = all_is_answered => served?,
+        () = patience_ends => {
+            tracing::warn!(lost = answers.len(), "stopped before everything was answered");
+        }
+    }
+    // What is in use was given back.
+    db.close().await;
+    Ok(())
 }
 
 /// For load balancers: 503 takes this instance out of service.
@@ -223,34 +269,45 @@ async fn list_messages(
 
 #[derive(Deserialize)]
 struct Question {
+    /// Made by the client, so that it can ask once more: see [`chat`].
+    id: Option<MessageId>,
     content: String,
 }
 
-/// Answers as server-sent events: `token` (a JSON string) for each piece, then `done` once the turn
-/// is stored, or `error`.
+/// Answers as server-sent events: `token` (a JSON string) for each piece, then `done` once the answer
+/// is stored, or `error`. An answer that ends with neither was not stored.
 ///
-/// Read, release, stream, then write: no connection is in use while the model answers.
+/// Read, store the question, stream, then store the answer: no connection is in use while the model
+/// answers. The question stays also when the answer fails. Sent once more with the same id, it is
+/// answered, not stored twice; if anything was said since, it is a conflict. Without an id it is a new
+/// question.
 async fn chat(
-    State(App { db, model, .. }): State<App>,
+    State(App { db, model, answers, .. }): State<App>,
     Path(id): Path<ConversationId>,
-    Json(question): Json<Question>,
+    Json(asked): Json<Question>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>> {
-    let question = NewMessage::user(id, question.content);
-    question.check()?; // not after the model was paid
-    db.conversations().get_by_id(id).await?.ok_or(Error::NotFound("conversation"))?;
-    let history = db.messages().get_last_n(id, 20).await?;
+    let mut history = db.messages().get_last_n(id, 20).await?;
+    let is_stored = |last: &mut Message| last.role == Role::User && Some(last.id) == asked.id;
+    let question = match history.pop_if(is_stored) {
+        Some(question) => question,
+        None => {
+            let question = NewMessage { id: asked.id, ..NewMessage::user(id, asked.content) };
+            db.messages().create(question).await? // 404 when there is no such conversation
+        }
+    };
 
-    let (events, mut received) = mpsc::channel(16);
+    // Unbounded: a client that reads slowly does not hold up what is to be stored.
+    let (events, mut received) = mpsc::unbounded_channel();
     // A task of its own: the answer is finished and stored also when the client goes away.
-    tokio::spawn(async move {
+    answers.spawn(async move {
         let last = match answer(&db, &*model, history, question, &events).await {
             Ok(message) => Event::default().event("done").data(message.id.to_string()),
             Err(error) => {
-                tracing::error!(%error, conversation = %id, "a turn was not stored");
+                tracing::error!(%error, conversation = %id, "an answer was not stored");
                 Event::default().event("error").data("the answer was not stored")
             }
         };
-        _ = events.send(last).await;
+        _ = events.send(last);
     });
     let stream = stream::poll_fn(move |context| received.poll_recv(context)).map(Ok);
     Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
@@ -260,8 +317,8 @@ async fn answer(
     db: &Database,
     model: &dyn Model,
     history: Vec<Message>,
-    question: NewMessage,
-    events: &mpsc::Sender<Event>,
+    question: Message,
+    events: &mpsc::UnboundedSender<Event>,
 ) -> Result<Message, BoxError> {
     let mut pieces = model.answer(history, &question.content);
     let mut text = String::new();
@@ -269,10 +326,8 @@ async fn answer(
         let piece = piece?;
         text.push_str(&piece);
         // An error means that nobody listens any more.
-        _ = events.send(Event::default().event("token").json_data(piece)?).await;
+        _ = events.send(Event::default().event("token").json_data(piece)?);
     }
     let answer = NewMessage::assistant(question.conversation_id, text);
-    // One statement: both or none.
-    let stored = db.messages().create_many(vec![question, answer]).await?;
-    Ok(stored.into_iter().next_back().ok_or(Error::NotFound("message"))?)
+    Ok(db.messages().create(answer).await?)
 }

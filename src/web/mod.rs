@@ -71,23 +71,40 @@
 //! one while the model streams lets as many people chat as there are connections; the next one waits
 //! for `pool_timeout` and gets a 503. PostgreSQL pays too: a transaction that is open that long holds
 //! its locks and keeps vacuum from cleaning up, and `idle_in_transaction_timeout` ends it in the middle
-//! of a long answer. So: **read, release, stream, then write in a short unit of work.**
+//! of a long answer. And the process may be told to stop meanwhile. So: **read, store the question,
+//! stream in a task that a shutdown waits for, then store the answer.**
 //!
 //! ```
-//! use chancery::{ConversationId, Database, Error, NewMessage};
+//! use chancery::{ConversationId, Database, NewMessage};
+//! use tokio_util::task::TaskTracker;
 //!
-//! async fn chat(db: Database, id: ConversationId, question: String) -> chancery::Result<()> {
-//!     // Read. Each statement hands its connection back when it ends.
-//!     db.conversations().get_by_id(id).await?.ok_or(Error::NotFound("conversation"))?;
+//! async fn chat(
+//!     db: Database,
+//!     answers: TaskTracker,
+//!     id: ConversationId,
+//!     question: String,
+//! ) -> chancery::Result<()> {
+//!     // Read, then store the question. Each statement hands its connection back when it ends.
 //!     let history = db.messages().get_last_n(id, 20).await?;
+//!     let question = db.messages().create(NewMessage::user(id, question)).await?;
 //!
-//!     // Stream. No connection is in use here, however long it takes.
-//!     let answer = model(history, &question).await;
+//!     answers.spawn(async move {
+//!         // Stream. No connection is in use here, however long it takes.
+//!         let answer = model(history, &question.content).await;
 //!
-//!     // Write: one statement, so question and answer are stored together or not at all.
-//!     let turn = vec![NewMessage::user(id, question), NewMessage::assistant(id, answer)];
-//!     db.messages().create_many(turn).await?;
+//!         // Store the answer: one statement.
+//!         if let Err(error) = db.messages().create(NewMessage::assistant(id, answer)).await {
+//!             tracing::error!(%error, "an answer was not stored");
+//!         }
+//!     });
 //!     Ok(())
+//! }
+//!
+//! /// After the server has ended, or there may be new ones.
+//! async fn shut_down(db: Database, answers: TaskTracker) {
+//!     answers.close();
+//!     answers.wait().await;
+//!     db.close().await;
 //! }
 //! # async fn model(_: Vec<chancery::Message>, _: &str) -> String { String::new() }
 //! ```
@@ -98,15 +115,24 @@
 //! * Status and headers are gone when the answer has to be stored. Tell the client in the stream's
 //!   last event whether it was.
 //! * Let a task of its own drive the model and store the answer. The handler's future and the body end
-//!   when the client goes away, and an answer that was paid for would be lost with them.
-//! * What was read may have changed meanwhile. If the conversation was deleted, the write is refused
-//!   ([`Error::ForeignKey`](crate::Error::ForeignKey)).
+//!   when the client goes away, and an answer that was paid for would be lost with them. For the same
+//!   reason the task does not wait for a client that reads slowly.
+//! * Wait for these tasks before [`Database::close`], and not for ever: axum's graceful shutdown waits
+//!   for the clients that are connected, and for nobody else's answer. Neither has a bound of its own.
+//! * A question may have no answer: the model failed, or the process was killed. It stays in the
+//!   history. A client that gives its question an identifier ([`NewMessage::id`]) can ask once more
+//!   without storing it twice; while the first answer is still being given, that is a second answer.
+//! * A conversation that does not exist refuses the question
+//!   ([`Error::ForeignKey`](crate::Error::ForeignKey), a 404), and one that was deleted meanwhile the
+//!   answer.
 //!
 //! `examples/axum_service` is a whole service written this way; a test has 200 answers streaming at
 //! once over five connections.
 //!
 //! [`Database`]: crate::Database
+//! [`Database::close`]: crate::Database::close
 //! [`Database::transaction`]: crate::Database::transaction
+//! [`NewMessage::id`]: crate::NewMessage::id
 
 mod error;
 mod page;

@@ -1,6 +1,9 @@
 //! The feature `axum`, over real sockets.
 
+mod chat;
 mod errors;
+#[path = "../../../examples/axum_service/router.rs"]
+mod router;
 mod service;
 mod unit_of_work;
 
