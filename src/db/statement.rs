@@ -36,7 +36,7 @@ impl Statement {
             moves: REPEATS,
             // Without arguments it is sent as it stands, perhaps as several: nothing is planned ahead.
             replan: sent.arguments.is_some(),
-            reroute: sent.arguments.is_some(),
+            reroute: sent.arguments.is_some() && !sent.may_call(),
             may_begin: sent.may_hold(&["begin", "start", "execute"]),
             sent,
         })
@@ -113,6 +113,11 @@ impl Attempt {
     pub(crate) fn may_end(&self) -> bool {
         self.may_hold(&["commit", "end", "rollback", "abort", "prepare", "execute"])
             && !self.rolls_back_to_savepoint()
+    }
+
+    /// Whether it may call a procedure, which can commit something before it fails.
+    fn may_call(&self) -> bool {
+        first_word(self.sql.as_str()).is_none_or(|word| word.eq_ignore_ascii_case("call"))
     }
 
     /// Whether a statement that begins with one of these words may be in it. False only where it is
@@ -220,6 +225,19 @@ mod tests {
         assert!(!Statement::new(sqlx::query(sql), false).unwrap().may_begin());
         let query = sqlx::query("begin").bind(1);
         assert!(!Statement::new(query, false).unwrap().may_begin());
+    }
+
+    #[test]
+    fn what_was_refused_to_write_is_sent_again_unless_a_procedure_may_have_committed_before() {
+        for (sql, again) in [
+            ("insert into config values ($1)", true),
+            ("select delete_document($1)", true),
+            ("Call archive($1)", false),
+            ("/* why */ call archive($1)", false),
+        ] {
+            assert_eq!(Statement::new(sqlx::query(sql), false).unwrap().reroute, again, "{sql}");
+        }
+        assert!(!Statement::new(sqlx::raw_sql("delete from config"), false).unwrap().reroute);
     }
 
     #[test]
