@@ -129,7 +129,9 @@ impl Hosts {
 
     /// Whether a connection of this age goes to the host that is the right one.
     pub(crate) fn is_current(&self, opened: Instant) -> bool {
-        since_start(opened) >= self.moved.load(Ordering::Relaxed)
+        // Zero for as long as it never moved: then there is nothing to compute.
+        let moved = self.moved.load(Ordering::Relaxed);
+        moved == 0 || since_start(opened) >= moved
     }
 
     /// From now on only connections that are opened from now on are used.

@@ -10,11 +10,9 @@ use either::Either;
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, future, stream};
-use sqlx::postgres::{
-    PgArguments, PgColumn, PgQueryResult, PgRow, PgStatement, PgTypeInfo, PgValue,
-};
+use sqlx::postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::query::Map;
-use sqlx::{Column, Execute, Executor, Postgres, Row, SqlStr, Value, ValueRef};
+use sqlx::{Column, Execute, Executor, Postgres, Row, SqlStr, Type};
 use uuid::Uuid;
 
 use super::conn::Conn;
@@ -178,47 +176,81 @@ struct Rows<'c> {
     time: Option<&'static str>,
     conn: Option<Conn<'c>>,
     steps: Option<Steps<'c>>,
-    columns: Vec<PgColumn>,
-    /// The key and the time of the row that came last.
-    last: (Option<PgValue>, Option<PgValue>),
+    /// The names of the columns, each with a zero behind it: none can hold one.
+    columns: String,
+    /// Whether the key is an identifier, and where the time is.
+    has_id: bool,
+    time_at: Option<usize>,
+    last: Last,
+}
+
+/// How long the names of a row's columns mostly are at most, together.
+const NAMES: usize = 256;
+
+/// What is known of the row that came last. Copied, because the driver reads into the same buffer again
+/// only when nothing holds on to a row's bytes.
+#[derive(Default)]
+struct Last {
+    id: Option<Uuid>,
+    /// The key where it is no identifier.
+    key: String,
+    time: Option<DateTime<Utc>>,
 }
 
 impl<'c> Rows<'c> {
     fn new(conn: Conn<'c>, table: &'static str, time: Option<&'static str>) -> Self {
-        Self { table, time, conn: Some(conn), steps: None, columns: Vec::new(), last: (None, None) }
+        Self {
+            table,
+            time,
+            conn: Some(conn),
+            steps: None,
+            columns: String::new(),
+            has_id: false,
+            time_at: None,
+            last: Last::default(),
+        }
     }
 
     /// The row that came last, if it is what the error is about.
     fn lost(&mut self, error: sqlx::Error) -> Result<Lost> {
         let sqlx::Error::ColumnDecode { index, .. } = &error else { return Err(error.into()) };
+        if self.columns.is_empty() {
+            return Err(error.into());
+        }
         // The macros ask by number.
-        let column = index.parse().ok().and_then(|index: usize| self.columns.get(index));
-        let column = column.map_or(index.trim_matches('"'), |column| column.name());
+        let column = index.parse().ok().and_then(|index| self.columns.split('\0').nth(index));
+        let column = column.unwrap_or_else(|| index.trim_matches('"'));
         // And what they are told of its type is part of its name.
         let column = column.split([':', '!', '?']).next().unwrap_or_default().to_owned();
-        let (Some(key), time) = &self.last else { return Err(error.into()) };
-        let id = key.try_decode::<Uuid>().ok();
+        let Last { id, key, time } = &self.last;
         let row = UnreadableRow {
             table: self.table,
-            id: match id {
-                Some(id) => id.to_string(),
-                None => key.try_decode::<String>()?,
-            },
+            id: id.map_or_else(|| key.clone(), |id| id.to_string()),
             column,
         };
-        let time = time.as_ref().and_then(|time| time.try_decode().ok());
-        Ok(Lost { position: 0, id, time, row, error })
+        Ok(Lost { position: 0, id: *id, time: *time, row, error })
     }
 
+    /// Of each row, so it has to be cheap: most are read.
     fn note(&mut self, row: &PgRow) {
         if self.columns.is_empty() {
-            self.columns = row.columns().to_vec();
+            self.columns.reserve(NAMES);
+            for column in row.columns() {
+                self.columns.push_str(column.name());
+                self.columns.push('\0');
+            }
+            let key = row.columns().first().map(Column::type_info);
+            self.has_id = key.is_some_and(|key| *key == Uuid::type_info());
+            self.time_at =
+                self.time.and_then(|time| row.columns().iter().position(|c| c.name() == time));
         }
-        let value = |value: sqlx::postgres::PgValueRef<'_>| ValueRef::to_owned(&value);
-        self.last = (
-            row.try_get_raw(0).ok().map(value),
-            self.time.and_then(|time| row.try_get_raw(time).ok().map(value)),
-        );
+        if self.has_id {
+            self.last.id = row.try_get_unchecked(0).ok();
+        } else {
+            self.last.key.clear();
+            self.last.key.push_str(row.try_get_unchecked(0).unwrap_or_default());
+        }
+        self.last.time = self.time_at.and_then(|at| row.try_get_unchecked(at).ok());
     }
 }
 
