@@ -183,8 +183,9 @@ macro_rules! of_row {
 ///
 /// The methods that read stand in `impl<A: Access> Repository<'_, A>`, those that write in
 /// `impl Repository<'_>`. Those that read say so once more, by running their statement on
-/// `self.conn.repeatable()`: when the connection breaks, it is sent again. `Repository<J>` declares one whose table has a JSON column: its methods that
-/// read give it as `J`, in `impl<A: Access, J: FromJson> Repository<'_, A, J>`.
+/// `self.conn.repeatable()`: when the connection breaks, it is sent again. `Repository<J>` declares one whose
+/// table has a JSON column: its methods that read give it as `J`, in
+/// `impl<A: Access, J: FromJson> Repository<'_, A, J>`.
 macro_rules! repository {
     ($(#[$doc:meta])* $name:ident $(<$json:ident>)?) => {
         $(#[$doc])*

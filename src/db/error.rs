@@ -209,7 +209,8 @@ pub enum Error {
     #[error("refused by check constraint {0}")]
     Check(Constraint),
 
-    /// The input can't be stored; the server was not asked.
+    /// The input can't be stored. The server was not asked, but for the name of a time zone of the right
+    /// form: only it knows which there are.
     #[error(transparent)]
     InvalidInput(#[from] InvalidInput),
 
