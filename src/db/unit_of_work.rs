@@ -109,17 +109,18 @@ impl UnitOfWork {
             };
             // Nothing was done yet, so nothing is done twice. In a transaction that somebody had left
             // open it was refused, and that one is rolled back by now.
+            let unusable = breaks_connection(&error) || is_aborted(&error);
             let again = match leaving {
                 _ if attempt == BEGIN_ATTEMPTS => false,
                 Some(leaving) => leaving.await,
-                None => breaks_connection(&error) || is_aborted(&error),
+                None => unusable,
             };
             match options.actor {
                 _ if again => {}
                 Some(_) => return Err(Actor::begin_error(error)),
                 None => return Err(error.into()),
             }
-            if breaks_connection(&error) || is_aborted(&error) {
+            if unusable {
                 leases.suspect_all();
             }
             attempt += 1;
